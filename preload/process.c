@@ -1,0 +1,423 @@
+/* Hooks of the process group: fork, exec, spawn, wait and the ways to end.
+ *
+ * vfork and clone are not wrapped: a wrapper's frame would be returned from
+ * twice.  Their names lead to a jump that only sets a flag, after which the
+ * hooks compare the pid before they report, because a vfork child runs in its
+ * parent's memory.  A program that never calls them never pays for that. */
+#include "visitor.h"
+
+#include <sys/prctl.h>
+
+#include "sys.h"
+
+/* The flag, then on to the real function with every register as it came. */
+#define JUMP_TO(name) \
+	__asm__(".text\n.globl " #name "\n.type " #name ", @function\n" #name ":\n" \
+		"	.cfi_startproc\n" \
+		"	endbr64\n" \
+		"	movb $1, visitor_vfork_seen(%rip)\n" \
+		"	cmpq $0, real_" #name "(%rip)\n" \
+		"	jne 1f\n" \
+		"	push %rdi\n	push %rsi\n	push %rdx\n	push %rcx\n	push %r8\n	push %r9\n" \
+		"	sub $8, %rsp\n" \
+		"	call real_resolve\n" \
+		"	add $8, %rsp\n" \
+		"	pop %r9\n	pop %r8\n	pop %rcx\n	pop %rdx\n	pop %rsi\n	pop %rdi\n" \
+		"1:	jmp *real_" #name "(%rip)\n" \
+		"	.cfi_endproc\n.size " #name ", .-" #name "\n")
+
+JUMP_TO(vfork);
+JUMP_TO(clone);
+
+EXPORT pid_t fork(void)
+{
+	uint64_t t = 0;
+	pid_t pid;
+
+	if (reporting(GROUP_PROCESS))
+		t = hold_begin();
+	pid = REAL(fork)();
+	if (t == 0)
+		return pid;
+	if (pid == 0) {
+		visitor_forked(t);
+		return 0;
+	}
+	if (pid > 0)
+		REPORT(.kind = PROCESS_FORKED, .stamp = t, .pid = (uint32_t)pid, .ppid = visitor.pid);
+	hold_end();
+	return pid;
+}
+
+EXPORT pid_t _Fork(void)
+{
+	uint64_t t = 0;
+	pid_t pid;
+
+	LACKING(_Fork, -1);
+	if (reporting(GROUP_PROCESS))
+		t = hold_begin();
+	pid = real._Fork();
+	if (t == 0)
+		return pid;
+	if (pid == 0) {
+		visitor_forked(t);
+		return 0;
+	}
+	if (pid > 0)
+		REPORT(.kind = PROCESS_FORKED, .stamp = t, .pid = (uint32_t)pid, .ppid = visitor.pid);
+	hold_end();
+	return pid;
+}
+
+EXPORT int forkpty(int *master, char *name, const struct termios *t, const struct winsize *w)
+{
+	int pid = REAL(forkpty)(master, name, t, w);
+
+	if (pid > 0 && reporting(GROUP_PROCESS)) {
+		report_opened(*master, "/dev/ptmx", AT_FDCWD, 0, FDT_DEVICE);
+		REPORT(.kind = PROCESS_FORKED, .pid = (uint32_t)pid, .ppid = visitor.pid);
+	} else if (pid == 0) {
+		reporting(GROUP_PROCESS);
+	}
+	return pid;
+}
+
+EXPORT int daemon(int nochdir, int noclose)
+{
+	int r = REAL(daemon)(nochdir, noclose);
+
+	if (r == 0 && reporting(GROUP_PROCESS)) { /* in the grandchild */
+		if (!nochdir)
+			REPORT(.kind = CWD, .name = text("/"));
+		for (int fd = 0; fd < 3 && !noclose; fd++)
+			report_opened(fd, "/dev/null", AT_FDCWD, O_RDWR, FDT_DEVICE);
+	}
+	return r;
+}
+
+/* ---- exec ---- */
+
+static bool keeps_visitor(char *const *env)
+{
+	for (; env && *env; env++)
+		if (__builtin_strncmp(*env, "LD_PRELOAD=", 11) == 0)
+			return __builtin_strstr(*env, "libsnaptrail-preload") != NULL;
+	return false;
+}
+
+/* What came before stays on record whether or not the call returns.  Flag 1:
+ * the new environment leaves the visitor behind. */
+static bool exec_called(const char *path, char *const *env)
+{
+	if (!reporting(GROUP_PROCESS))
+		return false;
+	REPORT(.kind = EXEC_CALLED, .name = text(path), .flags = env && !keeps_visitor(env));
+	return true;
+}
+
+static int exec_failed(bool reported, int r)
+{
+	if (reported && reporting(GROUP_PROCESS))
+		REPORT(.kind = EXEC_FAILED, .error = (uint32_t)errno);
+	return r;
+}
+
+EXPORT int execve(const char *path, char *const argv[], char *const env[])
+{
+	bool reported = exec_called(path, env);
+
+	return exec_failed(reported, REAL(execve)(path, argv, env));
+}
+
+EXPORT int execv(const char *path, char *const argv[])
+{
+	bool reported = exec_called(path, NULL);
+
+	return exec_failed(reported, REAL(execv)(path, argv));
+}
+
+EXPORT int execvp(const char *file, char *const argv[])
+{
+	bool reported = exec_called(file, NULL);
+
+	return exec_failed(reported, REAL(execvp)(file, argv));
+}
+
+EXPORT int execvpe(const char *file, char *const argv[], char *const env[])
+{
+	bool reported = exec_called(file, env);
+
+	return exec_failed(reported, REAL(execvpe)(file, argv, env));
+}
+
+EXPORT int fexecve(int fd, char *const argv[], char *const env[])
+{
+	bool reported = exec_called("(descriptor)", env);
+
+	return exec_failed(reported, REAL(fexecve)(fd, argv, env));
+}
+
+EXPORT int execveat(int fd, const char *path, char *const argv[], char *const env[], int flags)
+{
+	bool reported;
+
+	LACKING(execveat, -1);
+	reported = exec_called(path, env);
+	return exec_failed(reported, real.execveat(fd, path, argv, env, flags));
+}
+
+/* The list forms: their words are put into an array as the C library does. */
+static size_t count_words(va_list ap)
+{
+	size_t n = 1;
+
+	while (va_arg(ap, char *))
+		n++;
+	return n;
+}
+
+#define COLLECT_WORDS(argv, first) \
+	va_list ap; \
+	va_start(ap, first); \
+	size_t words = count_words(ap); \
+	va_end(ap); \
+	char *argv[words + 1]; \
+	va_start(ap, first); \
+	argv[0] = (char *)first; \
+	for (size_t i = 1; i <= words; i++) \
+		argv[i] = va_arg(ap, char *)
+
+EXPORT int execl(const char *path, const char *arg, ...)
+{
+	COLLECT_WORDS(argv, arg);
+	va_end(ap);
+	return execv(path, argv);
+}
+
+EXPORT int execlp(const char *file, const char *arg, ...)
+{
+	COLLECT_WORDS(argv, arg);
+	va_end(ap);
+	return execvp(file, argv);
+}
+
+EXPORT int execle(const char *path, const char *arg, ...)
+{
+	COLLECT_WORDS(argv, arg);
+	char *const *env = va_arg(ap, char *const *);
+
+	va_end(ap);
+	return execve(path, argv, env);
+}
+
+/* ---- spawn ---- */
+
+static int spawned(uint64_t t, int r, pid_t pid, const char *path, const char *how)
+{
+	if (t == 0)
+		return r;
+	if (r == 0)
+		REPORT(.kind = PROCESS_SPAWNED, .stamp = t, .pid = (uint32_t)pid, .name = text(path), .value = text(how));
+	hold_end();
+	return r;
+}
+
+EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+		       const posix_spawnattr_t *attr, char *const argv[], char *const env[])
+{
+	uint64_t t = reporting(GROUP_PROCESS) ? hold_begin() : 0;
+	pid_t child = 0;
+	int r = REAL(posix_spawn)(pid ? pid : &child, path, actions, attr, argv, env);
+
+	return spawned(t, r, r == 0 && pid ? *pid : child, path, "posix_spawn");
+}
+
+EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+			const posix_spawnattr_t *attr, char *const argv[], char *const env[])
+{
+	uint64_t t = reporting(GROUP_PROCESS) ? hold_begin() : 0;
+	pid_t child = 0;
+	int r = REAL(posix_spawnp)(pid ? pid : &child, file, actions, attr, argv, env);
+
+	return spawned(t, r, r == 0 && pid ? *pid : child, file, "posix_spawnp");
+}
+
+EXPORT int system(const char *command)
+{
+	if (command && reporting(GROUP_PROCESS))
+		REPORT(.kind = PROCESS_SPAWNED, .name = text(command), .value = text("system"));
+	return REAL(system)(command);
+}
+
+EXPORT FILE *popen(const char *command, const char *mode)
+{
+	FILE *f = REAL(popen)(command, mode);
+
+	if (f && reporting(GROUP_PROCESS)) {
+		report_opened(fileno(f), NULL, AT_FDCWD, 0, FDT_PIPE);
+		REPORT(.kind = PROCESS_SPAWNED, .name = text(command), .value = text("popen"));
+	}
+	return f;
+}
+
+EXPORT int pclose(FILE *f)
+{
+	if (f && reporting(GROUP_PROCESS)) {
+		int saved = errno, fd = fileno(f);
+
+		errno = saved;
+		if (fd >= 0)
+			REPORT(.kind = FD_CLOSED, .has_fd = true, .fd = fd);
+	}
+	return REAL(pclose)(f);
+}
+
+/* ---- wait ---- */
+
+static pid_t waited(pid_t pid, int status)
+{
+	if (pid > 0 && (WIFEXITED(status) || WIFSIGNALED(status)) && reporting(GROUP_PROCESS))
+		REPORT(.kind = PROCESS_ENDED, .pid = (uint32_t)pid, .has_number = true, .number = status);
+	return pid;
+}
+
+EXPORT pid_t wait(int *status)
+{
+	int mine = 0, *where = status ? status : &mine;
+	pid_t pid = REAL(wait)(where);
+
+	return waited(pid, pid > 0 ? *where : 0);
+}
+
+EXPORT pid_t waitpid(pid_t which, int *status, int options)
+{
+	int mine = 0, *where = status ? status : &mine;
+	pid_t pid = REAL(waitpid)(which, where, options);
+
+	return waited(pid, pid > 0 ? *where : 0);
+}
+
+EXPORT pid_t wait3(int *status, int options, struct rusage *usage)
+{
+	int mine = 0, *where = status ? status : &mine;
+	pid_t pid = REAL(wait3)(where, options, usage);
+
+	return waited(pid, pid > 0 ? *where : 0);
+}
+
+EXPORT pid_t wait4(pid_t which, int *status, int options, struct rusage *usage)
+{
+	int mine = 0, *where = status ? status : &mine;
+	pid_t pid = REAL(wait4)(which, where, options, usage);
+
+	return waited(pid, pid > 0 ? *where : 0);
+}
+
+EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
+{
+	int r = REAL(waitid)(type, id, info, options);
+
+	if (r == 0 && info && info->si_pid && !(options & WNOWAIT)) {
+		if (info->si_code == CLD_EXITED)
+			waited(info->si_pid, (info->si_status & 0xff) << 8);
+		else if (info->si_code == CLD_KILLED || info->si_code == CLD_DUMPED)
+			waited(info->si_pid, (info->si_status & 0x7f) | (info->si_code == CLD_DUMPED ? 0x80 : 0));
+	}
+	return r;
+}
+
+/* ---- ends ---- */
+
+static void exiting(int status, const char *how)
+{
+	if (reporting(GROUP_PROCESS))
+		REPORT(.kind = PROCESS_EXITING, .has_number = true, .number = status, .value = text(how));
+}
+
+EXPORT void exit(int status)
+{
+	exiting(status, "exit");
+	REAL(exit)(status);
+	__builtin_unreachable();
+}
+
+EXPORT void _exit(int status)
+{
+	exiting(status, "_exit");
+	REAL(_exit)(status);
+	__builtin_unreachable();
+}
+
+EXPORT void _Exit(int status)
+{
+	exiting(status, "_Exit");
+	REAL(_Exit)(status);
+	__builtin_unreachable();
+}
+
+EXPORT void quick_exit(int status)
+{
+	exiting(status, "quick_exit");
+	REAL(quick_exit)(status);
+	__builtin_unreachable();
+}
+
+EXPORT void abort(void)
+{
+	if (reporting(GROUP_PROCESS))
+		REPORT(.kind = PROCESS_EXITING, .value = text("abort"));
+	REAL(abort)();
+	__builtin_unreachable();
+}
+
+/* ---- calls that go round the hooks ---- */
+
+/* memory["p<pid>/blind"]: this process does things that no hook sees. */
+static void report_blind(const char *what)
+{
+	char key[32] = "p", digits[12];
+	uint8_t value[64];
+	uint32_t n = 1, k = 0, len = (uint32_t)__builtin_strlen(what);
+
+	for (uint32_t pid = visitor.pid; pid; pid /= 10)
+		digits[k++] = (char)('0' + pid % 10);
+	while (k)
+		key[n++] = digits[--k];
+	__builtin_memcpy(key + n, "/blind", 6);
+	value[0] = 6 << 3 | 2; /* Value.text */
+	value[1] = (uint8_t)len;
+	__builtin_memcpy(value + 2, what, len);
+	REPORT(.kind = ENTITY_SET, .table = 3, .name = BYTES(key, n + 6), .entity = BYTES(value, len + 2));
+}
+
+EXPORT long syscall(long number, ...)
+{
+	long a[6];
+	va_list ap;
+
+	va_start(ap, number);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(ap, long);
+	va_end(ap);
+	switch (number) {
+	case SYS_vfork:
+	case SYS_clone:
+	case SYS_clone3:
+		visitor_vfork_seen = true;
+		break;
+	case SYS_seccomp:
+		if (a[0] == 0 || a[0] == 1)
+			visitor.no_syscalls = true;
+		if (a[0] == 0)
+			visitor_tsc_off();
+		break;
+	case SYS_io_uring_setup:
+		if (reporting(GROUP_RESOURCE))
+			report_blind("io_uring");
+		break;
+	default:
+		break;
+	}
+	return REAL(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}

@@ -1,0 +1,514 @@
+/* The visitor's life: it maps the session's board before main, gives each
+ * thread a lane, notices forks, and makes ring files for threads that outgrow
+ * their slot.  Everything here runs on target threads, in the slow half of a
+ * report; what fails leaves the target unrecorded or a report lost and
+ * counted, never disturbed. */
+#include "visitor.h"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include "sys.h"
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
+struct visitor visitor;
+bool visitor_vfork_seen;
+__thread struct visitor_thread self __attribute__((tls_model("initial-exec")));
+
+static uint32_t *generation_page;
+static char ring_dir[256];
+static uint32_t grow_pause;         /* slow calls to skip after a ring could not be made */
+static struct lane *spare_lanes[16]; /* of ended threads, for new ones */
+
+/* Where the target may not read the TSC the vdso may not either: then only
+ * the coarse clock is safe. */
+static clockid_t slow_clock = CLOCK_MONOTONIC;
+
+void visitor_tsc_off(void)
+{
+	slow_clock = CLOCK_MONOTONIC_COARSE;
+	visitor.use_tsc = false;
+}
+
+uint64_t stamp_monotonic(void)
+{
+	struct timespec ts;
+
+	clock_gettime(slow_clock, &ts); /* the vdso: no system call, errno untouched on success */
+	return ((uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec) | STAMP_MONOTONIC;
+}
+
+/* ---- lanes ---- */
+
+static void ring_doorbell(void)
+{
+	struct board *b = visitor.board;
+
+	if (visitor.no_syscalls || !__atomic_load_n(&b->sleeping, __ATOMIC_RELAXED))
+		return;
+	if (__atomic_exchange_n(&b->sleeping, 0, __ATOMIC_ACQ_REL)) {
+		__atomic_add_fetch(&b->bell, 1, __ATOMIC_RELEASE);
+		sys4(SYS_futex, (long)&b->bell, FUTEX_WAKE, 1, 0);
+	}
+}
+
+static void lane_init(struct lane *l, uint32_t tid, uint32_t size, uint32_t offset)
+{
+	l->magic = LANE_MAGIC;
+	l->pid = visitor.pid;
+	l->tid = tid;
+	l->size_bytes = size;
+	l->data_offset = offset;
+	l->tail_seen = l->tail;
+	l->hold = 0;
+	l->lost = l->lost_first = l->lost_last = 0;
+	l->claimed_stamp = stamp_now();
+}
+
+static struct lane *slot_claim(uint32_t tid)
+{
+	struct board *b = visitor.board;
+	uint32_t start = tid * 2654435761u % b->slots;
+
+	for (uint32_t i = 0; i < b->slots; i++) {
+		struct lane *l = board_slot(b, (start + i) % b->slots);
+		uint32_t expected = LANE_FREE;
+
+		if (__atomic_load_n(&l->state, __ATOMIC_RELAXED) == LANE_FREE &&
+		    __atomic_compare_exchange_n(&l->state, &expected, LANE_CLAIMED, false, __ATOMIC_ACQ_REL,
+						__ATOMIC_RELAXED)) {
+			lane_init(l, tid, SLOT_DATA_BYTES, SLOT_DATA_OFFSET);
+			l->serial = 0;
+			slot_gauges(l)->used = 0;
+			slot_gauges(l)->more_serial = 0;
+			__atomic_store_n(&l->state, LANE_LIVE, __ATOMIC_RELEASE);
+			return l;
+		}
+	}
+	return NULL;
+}
+
+static char *put_str(char *p, const char *s)
+{
+	while (*s)
+		*p++ = *s++;
+	return p;
+}
+
+static char *put_num(char *p, uint32_t v)
+{
+	char digits[12];
+	int n = 0;
+
+	do
+		digits[n++] = (char)('0' + v % 10);
+	while (v /= 10);
+	while (n)
+		*p++ = digits[--n];
+	return p;
+}
+
+/* `<folder>/<letter>.<pid>.<tid>.<serial>` */
+static void ring_path(char *out, char letter, uint32_t tid, uint32_t serial)
+{
+	char *p = put_str(out, ring_dir);
+
+	*p++ = '/';
+	*p++ = letter;
+	*p++ = '.';
+	p = put_num(p, visitor.pid);
+	*p++ = '.';
+	p = put_num(p, tid);
+	*p++ = '.';
+	p = put_num(p, serial);
+	*p = 0;
+}
+
+/* Growth beyond RLIMIT_FSIZE would raise SIGXFSZ: look first. */
+static bool file_size_allowed(uint64_t n)
+{
+	struct rlimit limit;
+
+	if (sys4(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit) < 0)
+		return false;
+	return limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= n;
+}
+
+/* A file of n preallocated bytes, mapped and pre-faulted; the descriptor is
+ * closed again before this returns.  Named t.*, to be renamed when ready. */
+static void *file_map(char letter, uint32_t tid, uint32_t serial, uint64_t n, bool populate)
+{
+	char path[320];
+	void *p;
+	long fd;
+
+	if (ring_dir[0] == 0 || visitor.no_syscalls || !file_size_allowed(n))
+		return NULL;
+	ring_path(path, letter, tid, serial);
+	fd = sys_open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return NULL;
+	p = NULL;
+	if (sys4(SYS_fallocate, fd, 0, 0, (long)n) >= 0)
+		p = sys_mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | (populate ? MAP_POPULATE : 0), (int)fd);
+	sys_close((int)fd);
+	if (p == NULL || sys_failed(p)) {
+		sys1(SYS_unlink, (long)path);
+		return NULL;
+	}
+	return p;
+}
+
+static struct lane *ring_make(uint32_t tid, uint32_t size)
+{
+	struct board *b = visitor.board;
+	uint32_t serial = __atomic_add_fetch(&b->ring_serial, 1, __ATOMIC_RELAXED);
+	struct lane *l = file_map('t', tid, serial, (uint64_t)size + LANE_HEADER_BYTES, true);
+	char from[320], to[320];
+
+	if (l == NULL)
+		return NULL;
+	lane_init(l, tid, size, LANE_HEADER_BYTES);
+	l->serial = serial;
+	l->state = LANE_LIVE;
+	ring_path(from, 't', tid, serial);
+	ring_path(to, 'r', tid, serial);
+	if (sys2(SYS_rename, (long)from, (long)to) < 0) {
+		sys_munmap(l, (uint64_t)size + LANE_HEADER_BYTES);
+		sys1(SYS_unlink, (long)from);
+		return NULL;
+	}
+	__atomic_add_fetch(&b->rings_ready, 1, __ATOMIC_RELEASE);
+	ring_doorbell();
+	return l;
+}
+
+/* Makes l this thread's lane.  A signal handler that comes in between sees
+ * generation 0 and passes through. */
+static void lane_adopt(struct lane *l)
+{
+	__atomic_store_n(&self.generation, 0, __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	self.lane = l;
+	self.data = lane_data(l);
+	self.mask = l->size_bytes - 1;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	__atomic_store_n(&self.generation, *visitor.generation, __ATOMIC_RELAXED);
+}
+
+/* The old lane stays mapped: a report that this one interrupted may still be
+ * writing into it. */
+static bool lane_grow(uint32_t at_least)
+{
+	struct lane *old = self.lane, *l;
+	struct board *b = visitor.board;
+	uint32_t size = old->serial ? old->size_bytes * 4 : b->lane_bytes;
+
+	while (size < at_least * 2)
+		size *= 2;
+	if (size > b->lane_max_bytes)
+		size = b->lane_max_bytes;
+	if (size <= old->size_bytes || self.busy)
+		return false;
+	if (grow_pause) {
+		grow_pause--;
+		return false;
+	}
+	self.busy = true;
+	l = ring_make(old->tid, size);
+	if (l) {
+		l->tid = self.tid;
+		__atomic_store_n(&l->hold, old->hold, __ATOMIC_RELAXED);
+		lane_adopt(l);
+		__atomic_store_n(&old->hold, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&old->state, LANE_CLOSED, __ATOMIC_RELEASE);
+	} else {
+		grow_pause = 4096;
+	}
+	self.busy = false;
+	return l != NULL;
+}
+
+static void lane_lose(struct lane *l)
+{
+	uint64_t t = stamp_now();
+
+	if (l->lost == 0)
+		l->lost_first = t;
+	l->lost_last = t;
+	__atomic_store_n(&l->lost, l->lost + 1, __ATOMIC_RELEASE);
+}
+
+uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos)
+{
+	uint32_t extent = record_extent(n);
+
+	for (;;) {
+		struct lane *l = self.lane;
+		uint32_t size = self.mask + 1;
+		uint64_t pos = l->reserve, pad = 0, used;
+		uint8_t *p;
+
+		l->tail_seen = __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE);
+		if ((pos & self.mask) + extent > size)
+			pad = size - (pos & self.mask);
+		used = pos + pad + extent - l->tail_seen;
+		if (used > size / 4)
+			ring_doorbell();
+		if ((used > size / 2 || extent > size / 4) && lane_grow(extent))
+			continue;
+		if (used > size) {
+			lane_lose(l);
+			return NULL;
+		}
+		if (!lane_take(l, pos, pad + extent))
+			continue;
+		if (pad)
+			__atomic_store_n((uint64_t *)(self.data + (pos & self.mask)),
+					 record_header(pos, (uint32_t)pad - 8, RECORD_VOID), __ATOMIC_RELEASE);
+		pos += pad;
+		p = self.data + (pos & self.mask);
+		__atomic_store_n((uint64_t *)p, record_header(pos, n, RECORD_UNFINISHED), __ATOMIC_RELAXED);
+		*ret_pos = pos;
+		return p + 8;
+	}
+}
+
+/* ---- threads and processes ---- */
+
+static struct lane *lane_for(uint32_t tid)
+{
+	struct lane *l = NULL;
+
+	for (size_t i = 0; i < sizeof spare_lanes / sizeof *spare_lanes && !l; i++)
+		if (__atomic_load_n(&spare_lanes[i], __ATOMIC_RELAXED))
+			l = __atomic_exchange_n(&spare_lanes[i], NULL, __ATOMIC_ACQ_REL);
+	if (l == NULL)
+		l = slot_claim(tid);
+	if (l == NULL)
+		l = ring_make(tid, visitor.board->lane_bytes);
+	if (l == NULL) {
+		struct board *b = visitor.board;
+		uint64_t t = stamp_now(), none = 0;
+
+		__atomic_compare_exchange_n(&b->no_lane_first, &none, t, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+		__atomic_store_n(&b->no_lane_last, t, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&b->no_lane, 1, __ATOMIC_RELAXED);
+	}
+	return l;
+}
+
+static bool thread_begin(void)
+{
+	struct lane *l;
+
+	self.busy = true;
+	self.tid = (uint32_t)sys0(SYS_gettid);
+	l = lane_for(self.tid);
+	if (l)
+		lane_adopt(l);
+	self.busy = false;
+	if (l == NULL)
+		return false;
+	if (self.tid != visitor.pid)
+		visitor.threads_seen = true;
+	REPORT(.kind = THREAD_BEGAN, .tid = self.tid);
+	return true;
+}
+
+void visitor_thread_ended(void)
+{
+	struct lane *l = self.lane;
+
+	if (l == NULL || self.generation == 0 || self.generation != *visitor.generation)
+		return;
+	REPORT(.kind = THREAD_ENDED, .tid = self.tid);
+	self.ended = true;
+	self.generation = 0;
+	self.lane = NULL;
+	for (size_t i = 0; i < sizeof spare_lanes / sizeof *spare_lanes; i++) {
+		struct lane *none = NULL;
+
+		if (__atomic_compare_exchange_n(&spare_lanes[i], &none, l, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+			return;
+	}
+	__atomic_store_n(&l->state, LANE_CLOSED, __ATOMIC_RELEASE);
+}
+
+/* The process's first lane.  Its gauges live in the same slot. */
+static bool process_begin(void)
+{
+	struct lane *l;
+
+	self.tid = visitor.pid;
+	self.ended = false;
+	for (size_t i = 0; i < sizeof spare_lanes / sizeof *spare_lanes; i++)
+		spare_lanes[i] = NULL; /* the parent's */
+	visitor.gauges = NULL;
+	visitor.more_gauges = NULL;
+	visitor.main_slot = NULL;
+	visitor.threads_seen = false;
+	l = lane_for(self.tid);
+	if (l == NULL) {
+		visitor.groups = 0;
+		return false;
+	}
+	if (l->serial == 0) {
+		struct slot_gauges *g = slot_gauges(l);
+
+		for (size_t i = 0; i < SLOT_GAUGES; i++)
+			g->fd[i] = (struct gauge){ 0 };
+		__atomic_store_n(&g->used, 1, __ATOMIC_RELEASE);
+		visitor.gauges = g;
+		visitor.main_slot = l;
+	}
+	*generation_page = 1;
+	lane_adopt(l);
+	return true;
+}
+
+void visitor_forked(uint64_t stamp)
+{
+	uint32_t parent = visitor.pid;
+
+	if (visitor.board == NULL || *visitor.generation != 0)
+		return;
+	self.busy = true;
+	visitor.pid = (uint32_t)sys0(SYS_getpid);
+	visitor_vfork_seen = false;
+	if (visitor.groups && !visitor.board->closing && process_begin())
+		REPORT(.kind = PROCESS_FORKED, .stamp = stamp, .pid = visitor.pid, .ppid = parent, .tid = self.tid);
+	else
+		visitor.groups = 0;
+	self.busy = false;
+}
+
+bool visitor_enter(void)
+{
+	if (visitor.board == NULL || self.ended || self.busy)
+		return false;
+	if (*visitor.generation == 0) { /* wiped by a fork we did not see */
+		visitor_forked(0);
+		return visitor.groups != 0;
+	}
+	if (visitor_vfork_seen) {
+		if ((uint32_t)sys0(SYS_getpid) != visitor.pid)
+			return false; /* a vfork child: this memory is its parent's */
+		if (!visitor.threads_seen)
+			visitor_vfork_seen = false;
+	}
+	return self.generation == *visitor.generation || thread_begin();
+}
+
+void gauge_begin(int fd)
+{
+	struct gauge *g;
+
+	if ((unsigned)fd >= SLOT_GAUGES && visitor.gauges && !visitor.more_gauges && !self.busy &&
+	    !__atomic_load_n(&visitor.gauges->more_serial, __ATOMIC_RELAXED)) {
+		uint32_t serial = __atomic_add_fetch(&visitor.board->ring_serial, 1, __ATOMIC_RELAXED);
+
+		self.busy = true;
+		visitor.more_gauges = file_map('g', 0, serial, MORE_GAUGES * sizeof(struct gauge), false);
+		__atomic_store_n(&visitor.gauges->more_serial, visitor.more_gauges ? serial : UINT32_MAX,
+				 __ATOMIC_RELEASE);
+		self.busy = false;
+	}
+	g = gauge_of(fd);
+	if (g)
+		*g = (struct gauge){ 0 };
+}
+
+/* ---- start ---- */
+
+static const char *env_value(char **env, const char *name)
+{
+	size_t n = __builtin_strlen(name);
+
+	for (; env && *env; env++)
+		if (__builtin_strncmp(*env, name, n) == 0 && (*env)[n] == '=')
+			return *env + n + 1;
+	return NULL;
+}
+
+static struct board *board_map(const char *path)
+{
+	long fd = sys_open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	struct board *b;
+
+	if (fd < 0)
+		return NULL;
+	b = sys_mmap(NULL, BOARD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, (int)fd);
+	sys_close((int)fd);
+	if (sys_failed(b))
+		return NULL;
+	if (b->magic != BOARD_MAGIC || b->version != BOARD_VERSION || b->size_bytes != BOARD_BYTES || b->closing) {
+		sys_munmap(b, BOARD_BYTES);
+		return NULL;
+	}
+	return b;
+}
+
+/* A page that fork() empties, by whatever road the fork came. */
+static uint32_t *generation_map(void)
+{
+	void *p = sys_mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	if (sys_failed(p))
+		return NULL;
+	if (sys3(SYS_madvise, (long)p, 4096, MADV_WIPEONFORK) < 0) {
+		sys_munmap(p, 4096);
+		return NULL;
+	}
+	return p;
+}
+
+static bool tsc_forbidden(void)
+{
+	int mode = PR_TSC_ENABLE;
+
+	return sys2(SYS_prctl, PR_GET_TSC, (long)&mode) < 0 || mode != PR_TSC_ENABLE;
+}
+
+static bool ring_dir_set(const char *board_path)
+{
+	size_t n = __builtin_strlen(board_path);
+
+	while (n && board_path[n - 1] != '/')
+		n--;
+	if (n < 2 || n > sizeof ring_dir)
+		return false;
+	__builtin_memcpy(ring_dir, board_path, n - 1);
+	ring_dir[n - 1] = 0;
+	return true;
+}
+
+__attribute__((constructor)) static void visitor_start(int argc, char **argv, char **env)
+{
+	const char *path = env_value(env, "SNAPTRAIL_BOARD");
+	struct board *b;
+
+	real_resolve();
+	if (path == NULL || !ring_dir_set(path))
+		return;
+	generation_page = generation_map();
+	b = generation_page ? board_map(path) : NULL;
+	if (b == NULL)
+		return;
+	visitor.generation = generation_page;
+	visitor.pid = (uint32_t)sys0(SYS_getpid);
+	visitor.use_tsc = b->use_tsc;
+	if (tsc_forbidden())
+		visitor_tsc_off();
+	visitor.board = b;
+	if (!process_begin())
+		return;
+	report_began(argc, argv, env);
+	__atomic_store_n(&visitor.groups, b->groups, __ATOMIC_RELEASE);
+}

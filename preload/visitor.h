@@ -1,0 +1,231 @@
+/* The visitor's inside: what every hook file uses.
+ *
+ * A hook calls the real function and reports what changed.  It never touches
+ * errno (all our own system calls are raw), takes no lock, allocates nothing.
+ * Before the visitor is ready, in a vfork child and after a thread's end the
+ * hooks pass straight through. */
+#ifndef SNAPTRAIL_PRELOAD_VISITOR_H
+#define SNAPTRAIL_PRELOAD_VISITOR_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <threads.h>
+
+#include "report/change.h"
+#include "report/ring.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* The real functions, one member for each name of the table. */
+struct real_functions {
+#define HOOK(group, result, name, params) result (*name) params;
+#define JUMP(group, name) void *name;
+#include "hooks.def"
+};
+extern struct real_functions real;
+/* Finds them all in one pass; may be called again, from any thread, at any
+ * time: it takes no lock, allocates nothing and always writes the same. */
+void real_resolve(void);
+extern bool real_ready;
+
+#define REAL(name) (likely(real_ready) ? real.name : (real_resolve(), real.name))
+
+/* One for the process, written at start and after a fork. */
+struct visitor {
+	struct board *board;       /* NULL: not recording */
+	const uint32_t *generation; /* on a page that fork wipes to 0 */
+	uint32_t groups;           /* to be reported, 0 when not ready */
+	bool use_tsc;
+	bool threads_seen;         /* counters need locked adds */
+	bool no_syscalls;          /* a strict seccomp filter is on: no ring, no doorbell */
+	uint32_t pid;
+	struct lane *main_slot;    /* holds the gauges, or NULL */
+	struct slot_gauges *gauges;
+	struct gauge *more_gauges; /* of descriptors beyond SLOT_GAUGES, or NULL */
+};
+extern struct visitor visitor;
+extern bool visitor_vfork_seen;  /* a hook may run in a vfork child */
+
+/* One for each thread; initial-exec, far below the 256 bytes a guest may take. */
+struct visitor_thread {
+	struct lane *lane;
+	uint8_t *data;
+	uint32_t mask;
+	uint32_t generation;       /* equals *visitor.generation while the lane is ours; 0 never valid */
+	uint32_t tid;
+	bool ended;                /* pass through from now on */
+	bool busy;                 /* in the slow path: a nested hook passes through */
+};
+extern __thread struct visitor_thread self __attribute__((tls_model("initial-exec")));
+
+/* errno of a call that this C library does not have. */
+#define LACKING(name, failed) \
+	do { \
+		if (unlikely(REAL(name) == NULL)) { \
+			errno = ENOSYS; \
+			return failed; \
+		} \
+	} while (0)
+
+/* The slow half: a thread's first report, a forked child, a vfork child. */
+bool visitor_enter(void);
+
+/* May this thread report facts of this group now? */
+static inline __attribute__((always_inline)) bool reporting(uint32_t group)
+{
+	if (unlikely(!(visitor.groups & group)))
+		return false;
+	if (likely(self.generation == *visitor.generation && !visitor_vfork_seen && self.generation))
+		return true;
+	return visitor_enter();
+}
+
+uint64_t stamp_monotonic(void);
+
+static inline __attribute__((always_inline)) uint64_t stamp_now(void)
+{
+	if (likely(visitor.use_tsc))
+		return __builtin_ia32_rdtsc() & ~STAMP_MONOTONIC;
+	return stamp_monotonic();
+}
+
+/* Room for a record of n bytes, its header marked unfinished; NULL: lost and
+ * counted.  *ret_pos is for lane_commit(). */
+uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos);
+
+static inline __attribute__((always_inline)) bool lane_take(struct lane *l, uint64_t pos, uint64_t n)
+{
+	uint64_t seen = pos;
+
+	/* No lock prefix: only a signal handler on this thread can be between. */
+	__asm__ volatile("cmpxchgq %2, %1" : "+a"(seen), "+m"(l->reserve) : "r"(pos + n) : "cc", "memory");
+	return seen == pos;
+}
+
+static inline __attribute__((always_inline)) uint8_t *lane_reserve(uint32_t n, uint64_t *ret_pos)
+{
+	struct lane *l = self.lane;
+	uint32_t extent = record_extent(n);
+	uint64_t pos = l->reserve;
+	uint32_t size = self.mask + 1;
+
+	if (likely(pos + extent - l->tail_seen <= size / 4 && (pos & self.mask) + extent <= size &&
+		   lane_take(l, pos, extent))) {
+		uint8_t *p = self.data + (pos & self.mask);
+
+		__atomic_store_n((uint64_t *)p, record_header(pos, n, RECORD_UNFINISHED), __ATOMIC_RELAXED);
+		*ret_pos = pos;
+		return p + 8;
+	}
+	return lane_reserve_slow(n, ret_pos);
+}
+
+static inline __attribute__((always_inline)) void lane_commit(uint8_t *p, uint64_t pos, uint32_t n)
+{
+	__atomic_store_n((uint64_t *)(p - 8), record_header(pos, n, RECORD_FINISHED), __ATOMIC_RELEASE);
+}
+
+/* Reports one Change, stamped now unless it has a stamp.  reporting() first. */
+static inline __attribute__((always_inline)) void report(struct change c)
+{
+	uint32_t inner = change_size(&c);
+	uint32_t n = 1 + varint_size(inner) + inner;
+	uint64_t pos;
+	uint8_t *p = lane_reserve(n, &pos), *q;
+
+	if (unlikely(p == NULL))
+		return;
+	if (c.stamp == 0)
+		c.stamp = stamp_now();
+	q = p;
+	*q++ = RUN_CHANGES_TAG;
+	q = varint_put(q, inner);
+	change_put(q, &c);
+	lane_commit(p, pos, n);
+}
+
+#define REPORT(...) report((struct change){ __VA_ARGS__ })
+
+static inline struct bytes text(const char *s)
+{
+	return s ? BYTES(s, __builtin_strlen(s)) : BYTES(NULL, 0);
+}
+
+/* A fact whose stamp lies before a call that takes long: the engine waits. */
+static inline uint64_t hold_begin(void)
+{
+	uint64_t t = stamp_now();
+
+	__atomic_store_n(&self.lane->hold, t, __ATOMIC_RELEASE);
+	return t;
+}
+static inline void hold_end(void)
+{
+	if (self.lane)
+		__atomic_store_n(&self.lane->hold, 0, __ATOMIC_RELEASE);
+}
+
+/* In the child of a fork that was stamped `stamp`; 0: now. */
+void visitor_forked(uint64_t stamp);
+/* This thread ends: its lane goes to the next one. */
+void visitor_thread_ended(void);
+
+/* Gauges of descriptors. */
+static inline __attribute__((always_inline)) struct gauge *gauge_of(int fd)
+{
+	if (likely((unsigned)fd < SLOT_GAUGES && visitor.gauges))
+		return &visitor.gauges->fd[fd];
+	if (visitor.more_gauges && (unsigned)fd - SLOT_GAUGES < MORE_GAUGES)
+		return &visitor.more_gauges[fd - SLOT_GAUGES];
+	return NULL;
+}
+static inline __attribute__((always_inline)) void gauge_add(uint64_t *g, uint64_t n)
+{
+	if (visitor.threads_seen)
+		__atomic_fetch_add(g, n, __ATOMIC_RELAXED);
+	else
+		*g += n;
+}
+/* A descriptor begins: its counters start at zero; makes room for high ones. */
+void gauge_begin(int fd);
+
+/* Hides secrets in text before it reaches the mapping: NAME=value pairs whose
+ * name holds one of the profile's words.  Writes at most cap bytes to out and
+ * returns how many. */
+uint32_t redact_text(const char *s, uint32_t n, char *out, uint32_t cap);
+bool redact_name(const char *name, uint32_t n);
+
+/* Reports used by more than one group. */
+void report_opened(int fd, const char *path, int dirfd, uint64_t flags, enum fd_type type);
+void report_exec(const char *path);
+void report_began(int argc, char **argv, char **env);
+void report_notify(const char *state, uint32_t n);
+void report_log(int priority, const char *ident, const char *message, uint32_t n);
+/* Reads a datagram sent to NOTIFY_SOCKET or to the journal. */
+void report_datagram(const struct sockaddr *to, socklen_t n, const struct iovec *iov, size_t count);
+void notify_remember(char **env);
+/* The target may not read the TSC from now on. */
+void visitor_tsc_off(void);
+
+#endif

@@ -1,0 +1,337 @@
+/* Opening a store, sessions, lists of snapshots, care.  Called by users of the
+ * library and by the command; one thread a handle. */
+#include "api/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "engine/recorder.h"
+#include "engine/run.h"
+#include "engine/session.h"
+
+#ifndef VERSION
+#define VERSION "0.1.0"
+#endif
+
+const char *snaptrail_strerror(int code) { return err_text(code); }
+const char *snaptrail_error(void) { return err_detail(); }
+const char *snaptrail_version(void) { return VERSION; }
+const char *snaptrail_table_name(enum snaptrail_table t) { return table_name((enum table)t); }
+
+static void options_of(const struct config *c, unsigned flags, struct store_options *o)
+{
+	*o = (struct store_options){
+		.type = c->storage_type == CONFIG_STORAGE_DISK ? STORE_DISK : STORE_HYBRID,
+		.persist = true, .compress = c->compression, .compress_threshold_bytes = c->threshold_bytes,
+		.verify = c->verify == CONFIG_VERIFY_NEVER ? STORE_VERIFY_NEVER : STORE_VERIFY_READ,
+		.memory_bytes = c->memory_bytes, .max_bytes = c->max_size_bytes,
+		.create = flags & SNAPTRAIL_CREATE, .read_only = flags & SNAPTRAIL_READ_ONLY,
+	};
+}
+
+int snaptrail_open(const struct snaptrail_config *config, unsigned flags, struct snaptrail **ret)
+{
+	const struct config *c = (const struct config *)(const void *)config;
+	struct snaptrail *st = xcalloc(1, sizeof *st);
+	struct store_options o;
+	int r;
+
+	options_of(c, flags, &o);
+	st->config = c;
+	r = store_open(c->path, &o, &st->store);
+	if (r < 0) {
+		free(st);
+		return r;
+	}
+	if (!o.read_only)
+		salvage_all(st->store, c);
+	*ret = st;
+	return 0;
+}
+
+void snaptrail_close(struct snaptrail *st)
+{
+	if (st == NULL)
+		return;
+	store_close(st->store);
+	free(st->creation);
+	free(st);
+}
+
+uint64_t tick_of(const struct snaptrail *st)
+{
+	return st->config->max_rate ? 1000000000u / st->config->max_rate : 1;
+}
+
+/* ---- sessions ---- */
+
+/* Somebody holds the lease: who, or 0. */
+static int recorder_of(struct snaptrail *st, const char *id)
+{
+	char pointer[4500];
+	struct session s;
+	int pid = 0, fd;
+
+	if (store_path(st->store) == NULL)
+		return 0;
+	snprintf(pointer, sizeof pointer, "%s/live/%s", store_path(st->store), id);
+	fd = open(pointer, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	if (flock(fd, LOCK_SH | LOCK_NB) < 0) {
+		s = (struct session){ .lease = fd };
+		pid = session_recorder_pid(&s);
+	}
+	close(fd);
+	return pid;
+}
+
+static void session_public(struct snaptrail *st, const struct session_meta *m, struct snaptrail_session *ret)
+{
+	*ret = (struct snaptrail_session){
+		.name = m->name, .command = m->command, .profile = m->profile, .note = m->note,
+		.started_ns = m->started_ns, .ended_ns = m->ended_ns, .last_ns = m->last_time_ns, .pid = m->pid,
+		.exit_status = m->exit_status, .snapshots = m->snapshots, .changes = m->changes,
+		.coalesced = m->coalesced, .lost = m->lost, .dropped = m->dropped, .stored_bytes = m->stored_bytes,
+	};
+	memcpy(ret->id, m->id, sizeof ret->id);
+	ret->recorder_pid = m->ended_ns ? 0 : recorder_of(st, m->id);
+	ret->live = ret->recorder_pid != 0;
+}
+
+int snaptrail_session_at(struct snaptrail *st, size_t i, struct snaptrail_session *ret)
+{
+	struct session_meta m;
+
+	if (store_session_at(st->store, i, &m) < 0)
+		return -ENOENT;
+	session_public(st, &m, ret);
+	return 0;
+}
+
+int session_meant(struct snaptrail *st, const char *name, struct session_meta *ret)
+{
+	size_t n = store_session_count(st->store);
+
+	if (name == NULL || *name == 0)
+		name = getenv("SNAPTRAIL_SESSION");
+	if (name && *name)
+		return store_session_find(st->store, name, ret);
+	if (n == 0)
+		return fail(-ENOENT, "%s: no session has been recorded here", store_path(st->store) ? store_path(st->store) : "memory");
+	return store_session_at(st->store, n - 1, ret);
+}
+
+int snaptrail_session_find(struct snaptrail *st, const char *name, struct snaptrail_session *ret)
+{
+	struct session_meta m;
+	int r = session_meant(st, name, &m);
+
+	if (r == 0)
+		session_public(st, &m, ret);
+	return r;
+}
+
+/* ---- lists ---- */
+
+void snapshot_public(struct snaptrail *st, const struct snapshot_meta *m, struct snaptrail_snapshot *ret)
+{
+	struct session_meta s;
+
+	*ret = (struct snaptrail_snapshot){
+		.session = "", .type = snapshot_type_name(m->type), .origin = snapshot_origin_name(m->origin),
+		.description = m->description, .tags = m->tags, .time_ns = m->time_ns, .created_ns = m->created_ns,
+		.expires_ns = m->expires_ns, .creation_ns = m->creation_ns, .seq = m->seq, .changes = m->changes,
+		.coalesced = m->coalesced, .lost = m->lost, .agents = m->agents, .tasks = m->tasks, .memory = m->memory,
+		.size_bytes = m->size_bytes, .stored_bytes = m->stored_bytes, .compressed = m->compressed,
+	};
+	memcpy(ret->id, m->id, sizeof ret->id);
+	memcpy(ret->base_id, m->base_id, sizeof ret->base_id);
+	snprintf(ret->checksum, sizeof ret->checksum, "%08x", m->crc);
+	for (size_t i = 0; store_session_at(st->store, i, &s) == 0; i++)
+		if (strcmp(s.id, m->session_id) == 0)
+			ret->session = s.name;
+}
+
+static bool has_tag(const struct snapshot_meta *m, const char *tag)
+{
+	for (size_t i = 0; i < m->ntags; i++)
+		if (strcmp(m->tags[i], tag) == 0)
+			return true;
+	return false;
+}
+
+static bool tags_match(const struct snapshot_meta *m, const struct snaptrail_query *q)
+{
+	bool any = q->tags_any == NULL || q->tags_any[0] == NULL;
+
+	for (size_t i = 0; q->tags_all && q->tags_all[i]; i++)
+		if (!has_tag(m, q->tags_all[i]))
+			return false;
+	for (size_t i = 0; q->tags_none && q->tags_none[i]; i++)
+		if (has_tag(m, q->tags_none[i]))
+			return false;
+	for (size_t i = 0; q->tags_any && q->tags_any[i]; i++)
+		any = any || has_tag(m, q->tags_any[i]);
+	return any;
+}
+
+static bool matches(const struct snapshot_meta *m, const struct snaptrail_query *q)
+{
+	return m->time_ns >= q->since_ns && (q->until_ns == 0 || m->time_ns < q->until_ns) &&
+	       (q->type == NULL || strcmp(snapshot_type_name(m->type), q->type) == 0) && tags_match(m, q);
+}
+
+static int compare_tags(const struct snapshot_meta *a, const struct snapshot_meta *b)
+{
+	size_t i = 0;
+
+	while (i < a->ntags && i < b->ntags) {
+		int c = strcmp(a->tags[i], b->tags[i]);
+
+		if (c)
+			return c;
+		i++;
+	}
+	return a->ntags < b->ntags ? -1 : a->ntags > b->ntags;
+}
+
+static int by_instant(const void *x, const void *y)
+{
+	const struct snapshot_meta *a = x, *b = y;
+
+	if (a->time_ns != b->time_ns)
+		return a->time_ns < b->time_ns ? -1 : 1;
+	return a->seq < b->seq ? -1 : a->seq > b->seq;
+}
+
+static int by_size(const void *x, const void *y)
+{
+	const struct snapshot_meta *a = x, *b = y;
+
+	return a->size_bytes != b->size_bytes ? (a->size_bytes < b->size_bytes ? -1 : 1) : by_instant(x, y);
+}
+
+static int by_tags(const void *x, const void *y)
+{
+	int c = compare_tags(x, y);
+
+	return c ? c : by_instant(x, y);
+}
+
+int64_t snaptrail_list(struct snaptrail *st, const struct snaptrail_query *q,
+		       int (*each)(void *arg, const struct snaptrail_snapshot *s), void *arg)
+{
+	struct session_meta s = { 0 };
+	struct snapshot_meta *hits = NULL;
+	size_t n = 0, count;
+	int r = q->all_sessions ? 0 : session_meant(st, q->session, &s);
+	int64_t result;
+
+	if (r < 0)
+		return r;
+	count = store_snapshot_count(st->store, q->all_sessions ? NULL : s.id);
+	hits = xcalloc(count, sizeof *hits);
+	for (size_t i = 0; i < count; i++)
+		if (store_snapshot_at(st->store, q->all_sessions ? NULL : s.id, i, &hits[n]) == 0 && matches(&hits[n], q))
+			n++;
+	qsort(hits, n, sizeof *hits, q->sort == SNAPTRAIL_BY_SIZE ? by_size : q->sort == SNAPTRAIL_BY_TAGS ? by_tags : by_instant);
+	result = (int64_t)n;
+	for (size_t i = q->offset; i < n && !(q->limited && i - q->offset >= q->limit); i++) {
+		struct snaptrail_snapshot p;
+		int stop;
+
+		snapshot_public(st, &hits[q->reverse ? n - 1 - i : i], &p);
+		stop = each ? each(arg, &p) : 0;
+		if (stop) {
+			result = stop;
+			break;
+		}
+	}
+	free(hits);
+	return result;
+}
+
+/* ---- care ---- */
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+int snaptrail_stats(struct snaptrail *st, const char *session, struct snaptrail_stats *ret)
+{
+	struct store_stats ss;
+	struct session_meta s;
+	const char *id = NULL;
+	size_t n, k = 0;
+	int r = 0;
+
+	if (session && (r = store_session_find(st->store, session, &s)) < 0)
+		return r;
+	id = session ? s.id : NULL;
+	store_get_stats(st->store, &ss);
+	*ret = (struct snaptrail_stats){ .sessions = session ? 1 : store_session_count(st->store), .segments = ss.segments,
+					 .segment_bytes = ss.segment_bytes, .memory_bytes = ss.memory_bytes,
+					 .memory_items = ss.memory_items, .memory_hits = ss.memory_hits,
+					 .memory_misses = ss.memory_misses, .memory_evicted = ss.memory_evicted };
+	n = store_snapshot_count(st->store, id);
+	free(st->creation);
+	st->creation = xcalloc(n, sizeof *st->creation);
+	for (size_t i = 0; i < n; i++) {
+		struct snapshot_meta m;
+
+		if (store_snapshot_at(st->store, id, i, &m) < 0)
+			continue;
+		ret->snapshots++;
+		*(m.type == SNAPSHOT_FULL ? &ret->full : &ret->incremental) += 1;
+		ret->raw_bytes += m.size_bytes;
+		ret->stored_bytes += m.stored_bytes;
+		ret->compressed += m.compressed;
+		ret->changes += m.changes;
+		ret->coalesced += m.coalesced;
+		ret->lost += m.lost;
+		ret->creation_ns_total += m.creation_ns;
+		st->creation[k++] = m.creation_ns;
+	}
+	qsort(st->creation, k, sizeof *st->creation, by_number);
+	if (k) {
+		ret->creation_ns_p50 = st->creation[k / 2];
+		ret->creation_ns_p95 = st->creation[k * 95 / 100];
+		ret->creation_ns_max = st->creation[k - 1];
+	}
+	return 0;
+}
+
+int snaptrail_gap_at(struct snaptrail *st, size_t i, struct snaptrail_gap *ret)
+{
+	struct gap_meta g;
+	struct session_meta s;
+
+	if (store_gap_at(st->store, i, &g) < 0)
+		return -ENOENT;
+	*ret = (struct snaptrail_gap){ .session = "", .cause = g.cause, .from_ns = g.from_ns, .to_ns = g.to_ns, .lost = g.lost };
+	for (size_t k = 0; store_session_at(st->store, k, &s) == 0; k++)
+		if (strcmp(s.id, g.session_id) == 0)
+			ret->session = s.name;
+	return 0;
+}
+
+int snaptrail_verify(struct snaptrail *st,
+		     void (*found)(void *arg, const char *kind, const char *file, uint64_t offset, const char *what),
+		     void *arg, uint64_t *ret_records)
+{
+	return store_verify_all(st->store, found, arg, ret_records);
+}
+
+int snaptrail_run(const struct snaptrail_config *c, const struct snaptrail_run_options *o, int *ret_status,
+		  struct snaptrail_summary *ret)
+{
+	return run_command((const struct config *)(const void *)c, o, ret_status, ret);
+}

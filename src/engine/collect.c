@@ -1,0 +1,664 @@
+/* Draining, coalescing, merging; see collect.h.  Bytes in a lane come from
+ * another process: every length is checked against what the lane holds. */
+#include "engine/collect.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+
+#define SLACK_NS 100000u        /* a store of a producer is visible long before this */
+#define STUCK_NS 1000000000u    /* an unfinished record this old was abandoned */
+#define DRAIN_BYTES (1u << 20)  /* of one lane in one round */
+
+int collect_begin(struct collector *c, const char *folder, struct board *b, uint64_t stage_serial, uint64_t max_rate)
+{
+	snprintf(c->folder, sizeof c->folder, "%s", folder);
+	c->board = b;
+	c->model = model_new();
+	c->tick_ns = max_rate ? 1000000000u / max_rate : 0;
+	c->hot = c->tick_ns ? xcalloc(HOT_KEYS, sizeof *c->hot) : NULL;
+	return stage_open(&c->stage, folder, stage_serial, &c->clock);
+}
+
+static void view_free(struct collector *c, struct lane_view *v, bool remove)
+{
+	for (uint32_t i = 0; i < BOARD_SLOTS && v->map_bytes == 0; i++)
+		if (c->slots[i] == v)
+			c->slots[i] = NULL;
+	if (v->map_bytes) {
+		munmap(v->lane, v->map_bytes);
+		if (remove)
+			unlink(v->path);
+	} else if (remove) {
+		__atomic_store_n(&v->lane->state, LANE_FREE, __ATOMIC_RELEASE);
+	}
+	free(v->path);
+	free(v);
+}
+
+void collect_end(struct collector *c)
+{
+	for (struct lane_view *v = c->views, *next; v; v = next) {
+		next = v->next;
+		view_free(c, v, false);
+	}
+	for (size_t i = 0; i < c->npending; i++)
+		if (c->pending[i].owned)
+			free((void *)c->pending[i].p);
+	free(c->pending);
+	free(c->hot);
+	model_free(c->model);
+	stage_close(&c->stage);
+	c->views = NULL;
+}
+
+void collect_gap(struct collector *c, uint64_t from_ns, uint64_t to_ns, uint64_t lost, const char *cause)
+{
+	struct gap *g = &c->gaps[c->ngaps < 64 ? c->ngaps++ : 63];
+
+	if (g->lost && c->ngaps == 64) { /* the last one takes in what no longer fits */
+		g->to_ns = to_ns;
+		g->lost += lost;
+	} else {
+		*g = (struct gap){ .from_ns = from_ns, .to_ns = to_ns, .lost = lost };
+		snprintf(g->cause, sizeof g->cause, "%s", cause);
+	}
+	c->lost += lost;
+}
+
+/* ---- finding lanes ---- */
+
+static struct lane_view *view_new(struct collector *c, struct lane *l, size_t map_bytes)
+{
+	struct lane_view *v = xcalloc(1, sizeof *v);
+
+	v->lane = l;
+	v->map_bytes = map_bytes;
+	v->claimed = l->claimed_stamp;
+	v->name = (l->claimed_stamp & ~STAMP_MONOTONIC) ^ (uint64_t)l->tid << 44 ^ (uint64_t)l->serial;
+	if (v->name <= OWN_LANE)
+		v->name = 2;
+	v->pid = l->pid;
+	v->tid = l->tid;
+	/* Its first record may have been stamped before we found it. */
+	v->idle_ns = clock_time(&c->clock, l->claimed_stamp);
+	v->next = c->views;
+	c->views = v;
+	if (c->process_seen)
+		c->process_seen(c->arg, v->pid);
+	return v;
+}
+
+static void find_slots(struct collector *c)
+{
+	for (uint32_t i = 0; i < c->board->slots; i++) {
+		struct lane *l = board_slot(c->board, i);
+		uint32_t state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
+
+		if (c->slots[i] == NULL && (state == LANE_LIVE || state == LANE_CLOSED) &&
+		    l->size_bytes == SLOT_DATA_BYTES && l->data_offset == SLOT_DATA_OFFSET)
+			c->slots[i] = view_new(c, l, 0);
+	}
+}
+
+static bool known_path(const struct collector *c, const char *path)
+{
+	for (const struct lane_view *v = c->views; v; v = v->next)
+		if (v->path && strcmp(v->path, path) == 0)
+			return true;
+	return false;
+}
+
+/* A ring file is taken when its size and header agree. */
+static void ring_take(struct collector *c, const char *path)
+{
+	struct stat st;
+	struct lane_view *v;
+	struct lane *l;
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) < 0 || st.st_size < (off_t)(LANE_HEADER_BYTES + 4096)) {
+		close(fd);
+		return;
+	}
+	l = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	close(fd);
+	if (l == MAP_FAILED)
+		return;
+	if (l->magic != LANE_MAGIC || l->data_offset != LANE_HEADER_BYTES || (l->size_bytes & (l->size_bytes - 1)) ||
+	    l->size_bytes + (uint64_t)LANE_HEADER_BYTES > (uint64_t)st.st_size) {
+		munmap(l, (size_t)st.st_size);
+		return;
+	}
+	v = view_new(c, l, (size_t)st.st_size);
+	v->path = xstrdup(path);
+}
+
+static void find_rings(struct collector *c)
+{
+	uint32_t ready = __atomic_load_n(&c->board->rings_ready, __ATOMIC_ACQUIRE);
+	struct dirent *e;
+	DIR *d;
+
+	if (ready == c->rings_seen || (d = opendir(c->folder)) == NULL)
+		return;
+	c->rings_seen = ready;
+	while ((e = readdir(d))) {
+		char path[600];
+
+		if (e->d_name[0] != 'r' || e->d_name[1] != '.')
+			continue;
+		snprintf(path, sizeof path, "%s/%s", c->folder, e->d_name);
+		if (!known_path(c, path))
+			ring_take(c, path);
+	}
+	closedir(d);
+}
+
+void collect_find(struct collector *c)
+{
+	find_slots(c);
+	find_rings(c);
+}
+
+/* ---- one record ---- */
+
+/* The head of a Change as the fixed-shape encoder writes it. */
+struct head {
+	const uint8_t *change;
+	uint32_t n;
+	uint64_t stamp;
+	uint32_t kind;
+	const uint8_t *rest, *end;
+};
+
+static bool head_read(struct head *h, const uint8_t *p, uint32_t n)
+{
+	uint32_t i = 1, shift = 0, len = 0;
+
+	if (n < 14 || p[0] != RUN_CHANGES_TAG)
+		return false;
+	do {
+		if (i >= n || shift > 21)
+			return false;
+		len |= (uint32_t)(p[i] & 0x7f) << shift;
+		shift += 7;
+	} while (p[i++] & 0x80);
+	if (len != n - i || len < 11 || p[i] != (1 << 3 | 1) || p[i + 9] != 2 << 3)
+		return false;
+	h->change = p + i;
+	h->n = len;
+	memcpy(&h->stamp, p + i + 1, 8);
+	h->kind = p[i + 10];
+	h->rest = p + i + 11;
+	h->end = p + n;
+	return true;
+}
+
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+	h = (h ^ v) * 0xff51afd7ed558ccdull;
+	return h ^ h >> 31;
+}
+
+static uint64_t mix_bytes(uint64_t h, const uint8_t *p, size_t n)
+{
+	uint64_t w;
+
+	for (; n >= 8; p += 8, n -= 8) {
+		memcpy(&w, p, 8);
+		h = mix(h, w);
+	}
+	for (w = 0; n; n--)
+		w = w << 8 | p[n - 1];
+	return mix(h, w);
+}
+
+static const uint8_t *skip_varint(const uint8_t *p, const uint8_t *end)
+{
+	while (p < end && *p & 0x80)
+		p++;
+	return p < end ? p + 1 : end;
+}
+
+/* The bytes of field `tag` right at p, if it stands there with a short length. */
+static struct bytes short_bytes(const uint8_t *p, const uint8_t *end, uint8_t tag)
+{
+	if (end - p < 2 || p[0] != tag || p[1] & 0x80 || p[1] > end - p - 2)
+		return BYTES(NULL, 0);
+	return BYTES(p + 2, p[1]);
+}
+
+/* Which key a Change of a coalescable kind is about; 0 for the others, whose
+ * every instance matters. */
+static uint64_t key_of(const struct head *h, uint32_t pid, uint32_t tid)
+{
+	const uint8_t *p = h->rest;
+	uint64_t key = mix(pid, h->kind);
+	struct bytes b;
+
+	switch (h->kind) {
+	case FD_OPENED: case FD_CLOSED:
+		key = mix(pid, 0x100);
+		break;
+	case FD_FLAGS: case FD_GAUGE:
+		break;
+	case THREAD_NAMED:
+		return mix(key, tid) | 1;
+	case TITLE: case CWD:
+		return key | 1;
+	case ENV_SET: case ENV_UNSET:
+		key = mix(pid, ENV_SET);
+		/* fall through */
+	case METRIC: case ENTITY_SET:
+		b = short_bytes(p, h->end, 4 << 3 | 2);
+		return b.n ? mix_bytes(key, b.p, b.n) | 1 : 0;
+	case NOTIFY: {
+		const uint8_t *eq;
+
+		if (p < h->end && *p == 6 << 3)
+			p = skip_varint(p + 1, h->end);
+		b = short_bytes(p, h->end, 7 << 3 | 2);
+		eq = b.n ? memchr(b.p, '=', b.n) : NULL;
+		if (eq == NULL || memchr(b.p, '\n', b.n))
+			return 0;
+		return mix_bytes(key, b.p, (size_t)(eq - (const uint8_t *)b.p)) | 1;
+	}
+	default:
+		return 0;
+	}
+	if (p >= h->end || *p != 3 << 3)
+		return 0;
+	return mix_bytes(key, p + 1, (size_t)(skip_varint(p + 1, h->end) - p - 1)) | 1;
+}
+
+static struct pending *pending_new(struct collector *c)
+{
+	if (c->npending == c->pending_cap) {
+		c->pending_cap = c->pending_cap ? c->pending_cap * 2 : 4096;
+		c->pending = xrealloc(c->pending, c->pending_cap * sizeof *c->pending);
+	}
+	return &c->pending[c->npending++];
+}
+
+/* A second Change of one key within a tick goes into the key's place in the
+ * stage, and the one that stood there before is counted.  The first of a tick
+ * was kept like any other. */
+static bool coalesce(struct collector *c, const struct lane_view *v, const struct head *h, uint64_t time_ns,
+		     uint64_t pos, uint64_t end, const uint8_t *p, uint32_t n)
+{
+	uint64_t key = key_of(h, v->pid, v->tid), tick = time_ns / c->tick_ns;
+	struct hot_key *k = &c->hot[key & (HOT_KEYS - 1)];
+
+	if (key == 0)
+		return false;
+	if (k->key != key || k->tick != tick) {
+		*k = (struct hot_key){ .key = key, .tick = tick };
+		return false;
+	}
+	if (k->block && k->block->lane == v->name && k->block->tid == v->tid && stage_hot_put(k->block, end, p, n)) {
+		c->coalesced++;
+		c->stage.h->coalesced++;
+	} else {
+		k->block = stage_hot(&c->stage, v->name, v->pid, v->tid, pos, n);
+		stage_hot_put(k->block, end, p, n);
+		k->pending = false;
+		c->changes++;
+		c->stage.h->changes++;
+	}
+	if (!k->pending) {
+		*pending_new(c) = (struct pending){ .time_ns = time_ns, .lane = v->name, .hot = k->block,
+						    .order = change_order(v->name, pos), .pid = v->pid, .tid = v->tid,
+						    .hot_index = (uint32_t)(key & (HOT_KEYS - 1)) };
+		k->pending = true;
+	}
+	return true;
+}
+
+static void others_are_dead(struct collector *c, const struct lane_view *image)
+{
+	for (struct lane_view *v = c->views; v; v = v->next)
+		if (v != image && v->pid == image->pid && (int64_t)(v->claimed - image->claimed) < 0)
+			v->dead = true;
+}
+
+/* Who reports in this lane from now on. */
+static void identify(struct collector *c, struct lane_view *v, const struct head *h)
+{
+	struct change ch;
+
+	if (!change_read(&ch, h->change, h->n))
+		return;
+	if (h->kind == PROCESS_FORKED && ch.tid == 0)
+		return; /* the parent's report of its child */
+	if (ch.tid)
+		v->tid = ch.tid;
+	if (h->kind == PROCESS_BEGAN) {
+		others_are_dead(c, v);
+		if (c->process_seen)
+			c->process_seen(c->arg, v->pid);
+	}
+}
+
+static void ingest(struct collector *c, struct lane_view *v, uint64_t pos, uint64_t end, const uint8_t *p, uint32_t n)
+{
+	struct head h;
+	uint64_t time_ns;
+	const uint8_t *at;
+
+	if (!head_read(&h, p, n)) {
+		c->voided++;
+		return;
+	}
+	if (h.kind == THREAD_BEGAN || h.kind == PROCESS_BEGAN || h.kind == PROCESS_FORKED)
+		identify(c, v, &h);
+	time_ns = clock_time(&c->clock, h.stamp);
+	if (c->tick_ns && coalesce(c, v, &h, time_ns, pos, end, p, n))
+		return;
+	at = stage_put(&c->stage, v->name, v->pid, v->tid, pos, end, p, n);
+	c->changes++;
+	c->stage.h->changes++;
+	*pending_new(c) = (struct pending){ .time_ns = time_ns, .order = change_order(v->name, pos), .lane = v->name,
+					    .p = at + (h.change - p), .n = h.n, .pid = v->pid, .tid = v->tid };
+}
+
+/* ---- one lane ---- */
+
+/* Where the next record begins behind one that nobody will finish. */
+static uint64_t resync(const struct lane *l, uint64_t pos, uint64_t reserve, uint8_t *data)
+{
+	uint32_t mask = l->size_bytes - 1;
+
+	for (pos += 8; pos < reserve; pos += 8) {
+		uint64_t h = __atomic_load_n((uint64_t *)(data + (pos & mask)), __ATOMIC_ACQUIRE);
+
+		if (record_is_at(h, pos) && record_state(h) >= RECORD_UNFINISHED && record_state(h) <= RECORD_VOID)
+			return pos;
+	}
+	return reserve;
+}
+
+static bool abandoned(struct collector *c, struct lane_view *v, uint64_t now)
+{
+	(void)c;
+	if (v->dead)
+		return true;
+	if (v->stuck_ns == 0)
+		v->stuck_ns = now;
+	return now - v->stuck_ns > STUCK_NS;
+}
+
+static size_t drain_lane(struct collector *c, struct lane_view *v, uint64_t now)
+{
+	struct lane *l = v->lane;
+	uint8_t *data = lane_data(l);
+	uint32_t mask = l->size_bytes - 1;
+	uint64_t reserve = __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE);
+	uint64_t pos = l->tail, start = pos;
+	size_t taken = 0;
+
+	if (reserve - pos > l->size_bytes) /* damage; nothing in here can be told apart */
+		pos = reserve;
+	while (pos < reserve && pos - start < DRAIN_BYTES) {
+		uint64_t h = __atomic_load_n((uint64_t *)(data + (pos & mask)), __ATOMIC_ACQUIRE);
+		uint32_t len = record_len(h), extent = record_extent(len);
+		bool sound = record_is_at(h, pos) && pos + extent <= reserve && (pos & mask) + extent <= l->size_bytes;
+
+		if (!sound || record_state(h) == RECORD_UNFINISHED) {
+			if (!abandoned(c, v, now))
+				break;
+			v->stuck_ns = 0;
+			c->voided++;
+			collect_gap(c, v->idle_ns, now, 1, "a report was never finished");
+			pos = sound ? pos + extent : resync(l, pos, reserve, data);
+			continue;
+		}
+		if (record_state(h) == RECORD_FINISHED) {
+			if (!stage_has_room(&c->stage, len))
+				break;
+			ingest(c, v, pos, pos + extent, data + (pos & mask) + 8, len);
+			taken++;
+		}
+		v->stuck_ns = 0;
+		pos += extent;
+	}
+	if (pos != start)
+		__atomic_store_n(&l->tail, pos, __ATOMIC_RELEASE);
+	if (pos >= reserve)
+		v->idle_ns = now;
+	return taken;
+}
+
+static void lane_losses(struct collector *c, struct lane_view *v)
+{
+	uint64_t lost = __atomic_load_n(&v->lane->lost, __ATOMIC_ACQUIRE);
+
+	if (lost == v->lost_seen)
+		return;
+	collect_gap(c, clock_time(&c->clock, v->lane->lost_first), clock_time(&c->clock, v->lane->lost_last),
+		    lost - v->lost_seen, "a lane was full");
+	v->lost_seen = lost;
+}
+
+static void board_losses(struct collector *c)
+{
+	struct board *b = c->board;
+	uint64_t lost = __atomic_load_n(&b->no_lane, __ATOMIC_ACQUIRE);
+
+	if (lost == c->no_lane_seen)
+		return;
+	collect_gap(c, clock_time(&c->clock, b->no_lane_first), clock_time(&c->clock, b->no_lane_last),
+		    lost - c->no_lane_seen, "no lane could be had");
+	c->no_lane_seen = lost;
+}
+
+/* Nothing will come from it any more.  A process's first slot stays while the
+ * process does: its gauges live there. */
+static bool finished(const struct lane_view *v, uint32_t state)
+{
+	return v->dead || (state == LANE_CLOSED && (v->map_bytes || !slot_gauges(v->lane)->used));
+}
+
+size_t collect_drain(struct collector *c, bool *ret_busy)
+{
+	uint64_t now = clock_now(&c->clock), mark = now - SLACK_NS;
+	struct lane_view **at;
+	size_t taken = 0;
+
+	clock_sync(&c->clock);
+	collect_find(c);
+	for (at = &c->views; *at;) {
+		struct lane_view *v = *at;
+		struct lane *l = v->lane;
+		uint32_t state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
+		uint64_t used = __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE) - l->tail, hold;
+
+		if (used > l->size_bytes / 4)
+			*ret_busy = true;
+		taken += drain_lane(c, v, now);
+		lane_losses(c, v);
+		hold = __atomic_load_n(&l->hold, __ATOMIC_ACQUIRE);
+		if (hold && !v->dead) {
+			uint64_t t = clock_time(&c->clock, hold);
+
+			if (t < mark && now - t < STUCK_NS)
+				mark = t - 1;
+		}
+		if (l->tail < __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE) && v->idle_ns < mark)
+			mark = v->idle_ns > SLACK_NS ? v->idle_ns - SLACK_NS : 0;
+		if (finished(v, state) && l->tail == __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE)) {
+			*at = v->next;
+			view_free(c, v, true);
+			continue;
+		}
+		at = &v->next;
+	}
+	board_losses(c);
+	if (mark > c->watermark_ns)
+		c->watermark_ns = mark;
+	return taken;
+}
+
+/* ---- applying ---- */
+
+static int by_time(const void *a, const void *b)
+{
+	const struct pending *x = a, *y = b;
+
+	if (x->time_ns != y->time_ns)
+		return x->time_ns < y->time_ns ? -1 : 1;
+	return x->order < y->order ? -1 : x->order > y->order;
+}
+
+static void apply_one(struct collector *c, struct pending *p)
+{
+	struct origin o = { .pid = p->pid, .tid = p->tid, .lane = p->lane, .order = p->order };
+	const struct hot_place *place;
+	struct head h;
+
+	if (p->hot == NULL) {
+		model_apply(c->model, &o, p->time_ns, p->p, p->n);
+		if (p->owned)
+			free((void *)p->p);
+		return;
+	}
+	if (c->hot[p->hot_index].block == p->hot)
+		c->hot[p->hot_index].pending = false;
+	place = stage_hot_get(p->hot);
+	if (place && head_read(&h, place->bytes, (uint32_t)place->len))
+		model_apply(c->model, &o, clock_time(&c->clock, h.stamp), h.change, h.n);
+}
+
+static void apply_until(struct collector *c, uint64_t until)
+{
+	size_t late = 0;
+
+	if (c->npending == 0)
+		return;
+	qsort(c->pending, c->npending, sizeof *c->pending, by_time);
+	while (late < c->npending && c->pending[late].time_ns <= until)
+		apply_one(c, &c->pending[late++]);
+	memmove(c->pending, c->pending + late, (c->npending - late) * sizeof *c->pending);
+	c->npending -= late;
+	model_settle(c->model, until > 1000000000u ? until - 1000000000u : 0);
+}
+
+void collect_apply(struct collector *c) { apply_until(c, c->watermark_ns); }
+
+void collect_apply_all(struct collector *c)
+{
+	uint64_t now = clock_now(&c->clock);
+
+	apply_until(c, UINT64_MAX);
+	c->watermark_ns = now;
+}
+
+void collect_report(struct collector *c, struct change *ch)
+{
+	uint8_t room[2048], *record = room, *p;
+	uint32_t inner, n;
+	struct lane_view own = { .name = OWN_LANE };
+
+	if (ch->source == SOURCE_HOOK)
+		ch->source = SOURCE_SUPERVISOR;
+	if (ch->stamp == 0)
+		ch->stamp = clock_stamp(&c->clock);
+	inner = change_size(ch);
+	n = 1 + varint_size(inner) + inner;
+	if (n > sizeof room)
+		record = xmalloc(n);
+	p = record;
+	*p++ = RUN_CHANGES_TAG;
+	change_put(varint_put(p, inner), ch);
+	if (stage_has_room(&c->stage, n)) {
+		uint64_t tick = c->tick_ns;
+
+		c->tick_ns = 0;
+		ingest(c, &own, c->own_offset, c->own_offset + n, record, n);
+		c->tick_ns = tick;
+		c->own_offset += n;
+	} else {
+		collect_gap(c, c->watermark_ns, clock_now(&c->clock), 1, "the stage was full");
+	}
+	if (record != room)
+		free(record);
+}
+
+/* ---- processes and stages ---- */
+
+void collect_process_gone(struct collector *c, uint32_t pid)
+{
+	for (struct lane_view *v = c->views; v; v = v->next)
+		if (v->pid == pid)
+			v->dead = true;
+}
+
+uint32_t collect_lanes(const struct collector *c, uint32_t pid)
+{
+	uint32_t n = 0;
+
+	for (const struct lane_view *v = c->views; v; v = v->next)
+		n += v->pid == pid;
+	return n;
+}
+
+struct slot_gauges *collect_gauges(struct collector *c, uint32_t pid)
+{
+	for (struct lane_view *v = c->views; v; v = v->next)
+		if (v->pid == pid && v->map_bytes == 0 && !v->dead && slot_gauges(v->lane)->used)
+			return slot_gauges(v->lane);
+	/* Its first lane may be closed while it lives in a ring: gauges stay in the slot. */
+	for (uint32_t i = 0; i < c->board->slots; i++) {
+		struct lane *l = board_slot(c->board, i);
+
+		if (l->state != LANE_FREE && l->pid == pid && slot_gauges(l)->used)
+			return slot_gauges(l);
+	}
+	return NULL;
+}
+
+int collect_seal(struct collector *c, struct stage *ret_old)
+{
+	struct stage fresh;
+	int r;
+
+	stage_lines(&c->stage, &c->clock);
+	r = stage_open(&fresh, c->folder, c->stage.h->serial + 1, &c->clock);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < c->npending; i++) { /* what is not applied yet must outlive the old stage */
+		struct pending *p = &c->pending[i];
+		const struct hot_place *place;
+		struct head h;
+
+		if (p->hot) {
+			place = stage_hot_get(p->hot);
+			p->hot = NULL;
+			if (place == NULL || !head_read(&h, place->bytes, (uint32_t)place->len)) {
+				h.change = (const uint8_t *)"";
+				h.n = 0;
+			}
+			p->p = h.change;
+			p->n = h.n;
+			p->owned = false;
+		}
+		if (!p->owned) {
+			p->p = xmemdup(p->p, p->n);
+			p->owned = true;
+		}
+	}
+	if (c->hot)
+		memset(c->hot, 0, HOT_KEYS * sizeof *c->hot);
+	*ret_old = c->stage;
+	c->stage = fresh;
+	return 0;
+}

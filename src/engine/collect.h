@@ -1,0 +1,110 @@
+/* The collector: drains the lanes into the stage, merges by time up to the
+ * watermark, applies to the live model.
+ *
+ * One thread.  It is the only consumer of the lanes while it holds the
+ * session's lease; salvage runs the same code on what a dead recorder left. */
+#ifndef SNAPTRAIL_ENGINE_COLLECT_H
+#define SNAPTRAIL_ENGINE_COLLECT_H
+
+#include "engine/clock.h"
+#include "engine/stage.h"
+#include "model/model.h"
+#include "report/ring.h"
+
+/* One lane as the consumer sees it. */
+struct lane_view {
+	struct lane_view *next;
+	struct lane *lane;
+	size_t map_bytes;        /* 0: a slot of the board */
+	uint64_t name;           /* lane's name in blocks and runs */
+	uint64_t claimed;
+	uint32_t pid, tid;       /* who reports now */
+	uint64_t idle_ns;        /* when it was last seen without unfinished records */
+	uint64_t stuck_ns;       /* since when its next record is unfinished; 0 it is not */
+	uint64_t lost_seen;
+	bool dead;               /* its process is gone or has another image */
+	char *path;              /* of a ring file */
+};
+
+/* A Change that stands in the stage and is not in the model yet. */
+struct pending {
+	uint64_t time_ns, order, lane;
+	const uint8_t *p;        /* the Change, or NULL: look into `hot` */
+	struct stage_block *hot;
+	uint32_t n, pid, tid, hot_index;
+	bool owned;              /* p is a copy of ours */
+};
+
+struct gap {
+	uint64_t from_ns, to_ns, lost;
+	char cause[40];
+};
+
+struct hot_key {
+	uint64_t key, tick;
+	struct stage_block *block;
+	bool pending;
+};
+#define HOT_KEYS 8192u
+
+struct collector {
+	struct board *board;
+	char folder[280];
+	struct clock clock;
+	struct stage stage;
+	struct lane_view *views;
+	struct lane_view *slots[BOARD_SLOTS];
+	uint32_t rings_seen;
+	struct model *model;
+	struct pending *pending;
+	size_t npending, pending_cap;
+	struct hot_key *hot;
+	uint64_t tick_ns;        /* of hot keys; 0: every change is kept */
+	uint64_t watermark_ns;   /* what is stamped before has been applied */
+	uint64_t changes, coalesced; /* since the session began */
+	uint64_t lost, voided;
+	uint64_t no_lane_seen;
+	uint64_t own_offset;     /* of the recorder's own lane */
+	struct gap gaps[64];     /* since the last cut */
+	size_t ngaps;
+	/* told of processes: a new lane, an image that began */
+	void (*process_seen)(void *arg, uint32_t pid);
+	void *arg;
+};
+
+#define OWN_LANE 1u /* the recorder's own reports */
+
+int collect_begin(struct collector *c, const char *folder, struct board *b, uint64_t stage_serial, uint64_t max_rate);
+void collect_end(struct collector *c);
+
+/* Finds lanes that are new; collect_drain() does so itself. */
+void collect_find(struct collector *c);
+
+/* One round over all lanes.  Returns how many records it took; *ret_busy is
+ * set when a lane is over a quarter full. */
+size_t collect_drain(struct collector *c, bool *ret_busy);
+/* Brings the model up to the watermark. */
+void collect_apply(struct collector *c);
+/* As collect_apply, to the end of what was drained. */
+void collect_apply_all(struct collector *c);
+
+/* The recorder's own Change; stamped now unless it has a stamp. */
+void collect_report(struct collector *c, struct change *ch);
+
+/* A process is gone: what its lanes still hold is final. */
+void collect_process_gone(struct collector *c, uint32_t pid);
+/* Its gauges, or NULL. `fd` beyond them is not counted. */
+struct slot_gauges *collect_gauges(struct collector *c, uint32_t pid);
+uint32_t collect_lanes(const struct collector *c, uint32_t pid);
+
+/* Changes the stage for a new one.  The old one is handed to the caller. */
+int collect_seal(struct collector *c, struct stage *ret_old);
+void collect_gap(struct collector *c, uint64_t from_ns, uint64_t to_ns, uint64_t lost, const char *cause);
+
+/* Place among equal times. */
+static inline uint64_t change_order(uint64_t lane, uint64_t offset)
+{
+	return (lane * 0x9e3779b97f4a7c15ull) >> 40 << 40 | (offset & 0xffffffffffull);
+}
+
+#endif

@@ -1,0 +1,213 @@
+/* The flusher thread and the making of payloads; see flush.h. */
+#include "engine/flush.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "base/err.h"
+
+void cut_free(struct cut *c)
+{
+	if (c == NULL)
+		return;
+	for (char **t = c->tags; t && *t; t++)
+		free(*t);
+	free(c->tags);
+	buf_done(&c->state);
+	stage_close(&c->stage);
+	free(c);
+}
+
+/* A hot key's place becomes a Change that says how many it stands for. */
+static void pack_hot(const struct stage_block *b, struct buf *out)
+{
+	const struct hot_place *place = stage_hot_get(b);
+	uint32_t n = 0, i = 1, shift = 0;
+	size_t mark;
+
+	if (place == NULL || place->len < 3 || place->bytes[0] != RUN_CHANGES_TAG)
+		return;
+	do {
+		n |= (uint32_t)(place->bytes[i] & 0x7f) << shift;
+		shift += 7;
+	} while (place->bytes[i++] & 0x80 && i < place->len && shift < 28);
+	if (n != place->len - i)
+		return;
+	mark = pack_begin(out, RUN_CHANGES);
+	buf_put(out, place->bytes + i, n);
+	if (place->coalesced)
+		pack_uint(out, 16, place->coalesced);
+	pack_end(out, mark);
+}
+
+static void pack_run(const struct stage_block *b, struct buf *out)
+{
+	size_t mark = pack_begin(out, 1);
+
+	if (b->pid)
+		pack_uint(out, 1, b->pid);
+	if (b->tid)
+		pack_uint(out, 2, b->tid);
+	pack_uint(out, 3, b->lane);
+	pack_uint(out, 4, b->offset);
+	if (b->type == BLOCK_HOT)
+		pack_hot(b, out);
+	else
+		buf_put(out, b + 1, b->body);
+	pack_end(out, mark);
+}
+
+static void pack_gap(const struct gap *g, struct buf *out)
+{
+	size_t mark = pack_begin(out, 3);
+
+	pack_fixed64(out, 1, g->from_ns);
+	pack_fixed64(out, 2, g->to_ns);
+	if (g->lost)
+		pack_uint(out, 3, g->lost);
+	pack_bytes(out, 4, g->cause, strlen(g->cause));
+	pack_end(out, mark);
+}
+
+void cut_payload(const struct stage_header *h, const struct buf *state, const struct gap *gaps, size_t ngaps,
+		 uint64_t from_ns, uint64_t time_ns, struct buf *out)
+{
+	const struct stage_block *b;
+	size_t pos = 0, mark;
+
+	buf_room(out, h->used + (state ? state->len : 0) + 4096);
+	while ((b = stage_next(h, &pos)))
+		pack_run(b, out);
+	for (uint64_t i = 0; i < h->lines && i < CLOCK_LINES; i++) {
+		mark = pack_begin(out, 2);
+		pack_fixed64(out, 1, h->line[i].tick);
+		pack_fixed64(out, 2, h->line[i].time_ns);
+		pack_fixed64(out, 3, h->line[i].rate_q32);
+		pack_end(out, mark);
+	}
+	for (size_t i = 0; i < ngaps; i++)
+		pack_gap(&gaps[i], out);
+	pack_fixed64(out, 4, from_ns);
+	pack_fixed64(out, 5, time_ns);
+	pack_fixed64(out, 6, (uint64_t)h->offset_ns);
+	pack_uint(out, 7, h->serial);
+	if (state && state->len)
+		pack_bytes(out, 15, state->data, state->len);
+}
+
+/* Appends until it is stored; a full disk is tried again for a while, then
+ * the snapshot is dropped and counted, never the target held up. */
+static void store_cut(struct flusher *f, struct cut *c)
+{
+	struct buf payload = BUF_INIT;
+	int r = 0;
+
+	cut_payload(c->stage.h, &c->state, c->gaps, c->ngaps, c->from_ns, c->meta.time_ns, &payload);
+	c->meta.tags = (const char *const *)c->tags;
+	for (int attempt = 0; attempt < 3; attempt++) {
+		c->meta.creation_ns = mono_now_ns() - c->begun_mono_ns;
+		r = store_append(f->store, &c->meta, payload.data, payload.len, c->force_compression);
+		if (r == 0)
+			break;
+		if (!f->stop)
+			nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
+	}
+	for (size_t i = 0; r == 0 && i < c->ngaps; i++) {
+		struct gap_meta g = { .from_ns = c->gaps[i].from_ns, .to_ns = c->gaps[i].to_ns,
+				      .lost = c->gaps[i].lost, .cause = c->gaps[i].cause };
+
+		memcpy(g.session_id, c->meta.session_id, sizeof g.session_id);
+		store_note_gap(f->store, &g);
+	}
+	pthread_mutex_lock(&f->lock);
+	if (r == 0) {
+		f->stored++;
+		f->raw_bytes += c->meta.size_bytes;
+		f->stored_bytes += c->meta.stored_bytes;
+	} else {
+		f->dropped++;
+		snprintf(f->error, sizeof f->error, "%s", err_detail());
+	}
+	pthread_mutex_unlock(&f->lock);
+	if (r == 0)
+		stage_remove(&c->stage);
+	buf_done(&payload);
+}
+
+static void *flush_thread(void *arg)
+{
+	struct flusher *f = arg;
+
+	pthread_mutex_lock(&f->lock);
+	for (;;) {
+		struct cut *c;
+
+		while (f->count == 0 && !f->stop)
+			pthread_cond_wait(&f->changed, &f->lock);
+		if (f->count == 0)
+			break;
+		c = f->queue[f->head];
+		f->head = (f->head + 1) % FLUSH_QUEUE;
+		f->count--;
+		f->busy = true;
+		pthread_mutex_unlock(&f->lock);
+		store_cut(f, c);
+		cut_free(c);
+		pthread_mutex_lock(&f->lock);
+		f->busy = false;
+		pthread_cond_broadcast(&f->changed);
+	}
+	pthread_mutex_unlock(&f->lock);
+	return NULL;
+}
+
+int flush_start(struct flusher *f, struct store *s)
+{
+	sigset_t all, old;
+	int r;
+
+	*f = (struct flusher){ .store = s };
+	pthread_mutex_init(&f->lock, NULL);
+	pthread_cond_init(&f->changed, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&f->thread, NULL, flush_thread, f);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	f->running = r == 0;
+	return r ? fail(-r, "the flusher thread: %s", strerror(r)) : 0;
+}
+
+bool flush_try_put(struct flusher *f, struct cut *c)
+{
+	bool room;
+
+	pthread_mutex_lock(&f->lock);
+	room = f->count < FLUSH_QUEUE;
+	if (room) {
+		f->queue[(f->head + f->count++) % FLUSH_QUEUE] = c;
+		pthread_cond_broadcast(&f->changed);
+	}
+	pthread_mutex_unlock(&f->lock);
+	return room;
+}
+
+void flush_wait(struct flusher *f)
+{
+	pthread_mutex_lock(&f->lock);
+	while (f->count || f->busy)
+		pthread_cond_wait(&f->changed, &f->lock);
+	pthread_mutex_unlock(&f->lock);
+}
+
+void flush_stop(struct flusher *f)
+{
+	if (!f->running)
+		return;
+	pthread_mutex_lock(&f->lock);
+	f->stop = true;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+	pthread_join(f->thread, NULL);
+	f->running = false;
+}

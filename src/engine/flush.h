@@ -1,0 +1,55 @@
+/* The flusher: one thread that turns cuts into stored snapshots.
+ *
+ * A cut hands over a sealed stage and, for a full one, the packed state.  The
+ * flusher builds the payload, lets the store compress, append and sync it, and
+ * only then removes the stage file: until that moment the stage is what a
+ * salvage would read.  The queue is bounded; flush_try_put() says when it is
+ * full and the collector keeps staging. */
+#ifndef SNAPTRAIL_ENGINE_FLUSH_H
+#define SNAPTRAIL_ENGINE_FLUSH_H
+
+#include <pthread.h>
+
+#include "engine/collect.h"
+#include "store/store.h"
+
+struct cut {
+	struct snapshot_meta meta;
+	char **tags;                 /* owned, NULL-terminated or NULL */
+	struct stage stage;          /* owned */
+	struct buf state;            /* SystemState, empty for an incremental; owned */
+	struct gap gaps[64];
+	size_t ngaps;
+	uint64_t from_ns;
+	uint64_t begun_mono_ns;
+	bool force_compression;
+};
+
+#define FLUSH_QUEUE 4u
+
+struct flusher {
+	struct store *store;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct cut *queue[FLUSH_QUEUE];
+	size_t head, count;
+	bool stop, busy, running;
+	uint64_t stored, dropped, raw_bytes, stored_bytes;
+	char last_id[17];
+	char error[256];             /* the last failure, "" for none */
+};
+
+int flush_start(struct flusher *f, struct store *s);
+/* Takes the cut, or false when the queue is full. */
+bool flush_try_put(struct flusher *f, struct cut *c);
+/* Waits until all that was put is stored. */
+void flush_wait(struct flusher *f);
+void flush_stop(struct flusher *f);
+
+/* message Snapshot of a sealed stage (and of a state), also for salvage. */
+void cut_payload(const struct stage_header *h, const struct buf *state, const struct gap *gaps, size_t ngaps,
+		 uint64_t from_ns, uint64_t time_ns, struct buf *out);
+void cut_free(struct cut *c);
+
+#endif

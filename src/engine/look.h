@@ -1,0 +1,54 @@
+/* A look at a process in /proc, and what it says that the model does not know.
+ *
+ * A fact read from /proc is believed only when two looks agree and no fact of
+ * that key came in between: look_begin() takes the first look, look_agree()
+ * the second, and look_report() reports what still differs from the model once
+ * everything stamped before the second look has been applied. */
+#ifndef SNAPTRAIL_ENGINE_LOOK_H
+#define SNAPTRAIL_ENGINE_LOOK_H
+
+#include "engine/collect.h"
+
+struct look_fd {
+	int fd;
+	bool agreed;
+	uint32_t link_len;
+	char *link;
+	uint64_t known_ns, known_order; /* the model's last fact of it at the first look */
+};
+
+struct look_thread {
+	uint32_t tid;
+	bool agreed;
+	uint32_t name_len;
+	char name[32];
+};
+
+struct look {
+	uint32_t pid;
+	uint64_t begun_ns;
+	struct look_fd *fds;
+	size_t nfds;
+	struct look_thread *threads;
+	size_t nthreads;
+	char *cwd, *cmdline;
+	size_t cmdline_len;
+	bool cwd_agreed, cmdline_agreed, fds_agreed, threads_agreed, gone;
+	uint64_t start_ticks, utime_ticks, rss_pages;
+	char state;
+	uint32_t *children;
+	size_t nchildren;
+};
+
+void look_begin(struct look *l, struct collector *c, uint32_t pid);
+void look_agree(struct look *l);
+/* Reports differences as Changes of source PROC, stamped `stamp`. */
+void look_report(struct look *l, struct collector *c, uint64_t stamp);
+void look_done(struct look *l);
+
+/* Parent and start of a process; false when it is gone. */
+bool look_stat(uint32_t pid, uint32_t *ret_ppid, uint64_t *ret_start_ticks, char ret_comm[32], char *ret_state);
+/* The command line with spaces for NULs, malloc'd; NULL when gone. */
+char *look_cmdline(uint32_t pid, size_t *ret_len);
+
+#endif

@@ -1,0 +1,599 @@
+/* The recorder's loop: drain, apply, follow, cut, sleep; see recorder.h.  One
+ * collecting thread and the flusher. */
+#include "engine/recorder.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "engine/look.h"
+
+#define SLEEP_MIN_NS 100000u
+#define SLEEP_MAX_NS 20000000u
+#define ENDED_WAIT_NS 100000000u /* how long a parent's wait may still tell how it ended */
+
+/* How a process ended, from the kernel (6.15 and later); the header of Debian
+ * 12 does not have it. */
+struct pidfd_info_exit {
+	uint64_t mask, cgroupid;
+	uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+	int32_t exit_code;
+	uint32_t more[8];
+};
+#define PIDFD_GET_INFO_EXIT _IOC(_IOC_READ | _IOC_WRITE, 0xFF, 11, 64)
+#define PIDFD_INFO_EXIT_BIT 8u
+
+struct followed {
+	struct followed *next;
+	uint32_t pid;
+	int pidfd;
+	uint64_t exited_ns;      /* 0: lives */
+	uint64_t exited_stamp;
+	bool drained, hung_up;
+	bool uninjected;
+	uint32_t sightings;      /* looks that saw it as a child without a visitor */
+};
+
+struct recorder {
+	const struct recorder_options *o;
+	struct collector c;
+	struct flusher f;
+	struct followed *processes;
+	int epoll, control;
+	int root_pid, root_status;
+	bool root_known, root_ended, front_gone, wait_all, answered, started;
+	uint64_t root_cpu_ns, began_mono_ns;
+	uint64_t next_cut_mono_ns, last_cut_ns, changes_at_cut;
+	uint64_t full_mono_ns, full_bytes, since_full_bytes;
+	char last_id[17];
+	uint32_t uninjected;
+};
+
+/* ---- following processes ---- */
+
+static struct followed *followed_find(struct recorder *r, uint32_t pid)
+{
+	struct followed *p = r->processes;
+
+	while (p && p->pid != pid)
+		p = p->next;
+	return p;
+}
+
+static void follow_exited(struct recorder *r, struct followed *p)
+{
+	if (p->exited_ns == 0) {
+		p->exited_stamp = clock_stamp(&r->c.clock);
+		p->exited_ns = clock_time(&r->c.clock, p->exited_stamp);
+	}
+}
+
+static void follow_forget(struct recorder *r, struct followed *p)
+{
+	struct followed **at = &r->processes;
+
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	if (p->pidfd >= 0)
+		close(p->pidfd);
+	free(p);
+}
+
+static struct followed *follow(struct recorder *r, uint32_t pid)
+{
+	struct followed *p = followed_find(r, pid);
+	struct epoll_event e = { .events = EPOLLIN };
+
+	if (p && p->exited_ns) { /* the pid is another process now */
+		follow_forget(r, p);
+		p = NULL;
+	}
+	if (p)
+		return p;
+	p = xcalloc(1, sizeof *p);
+	p->pid = pid;
+	p->next = r->processes;
+	r->processes = p;
+	p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	e.data.ptr = p;
+	if (p->pidfd < 0 || epoll_ctl(r->epoll, EPOLL_CTL_ADD, p->pidfd, &e) < 0)
+		follow_exited(r, p);
+	return p;
+}
+
+static void on_process(void *arg, uint32_t pid)
+{
+	struct recorder *r = arg;
+
+	if (pid)
+		follow(r, pid)->uninjected = false;
+}
+
+static bool kernel_status(const struct followed *p, int *ret_status)
+{
+	struct pidfd_info_exit info = { .mask = PIDFD_INFO_EXIT_BIT };
+
+	if (p->pidfd < 0 || ioctl(p->pidfd, PIDFD_GET_INFO_EXIT, &info) < 0 || !(info.mask & PIDFD_INFO_EXIT_BIT))
+		return false;
+	*ret_status = info.exit_code;
+	return true;
+}
+
+static void report_ended(struct recorder *r, struct followed *p, bool known, int status)
+{
+	struct change c = { .kind = PROCESS_ENDED, .stamp = p->exited_stamp, .pid = p->pid, .has_number = known,
+			    .number = status };
+
+	collect_report(&r->c, &c);
+}
+
+/* A process that ended: when its lanes are empty, say so once, with its status
+ * if anyone knows it.  True when it can be forgotten. */
+static bool settle_exited(struct recorder *r, struct followed *p)
+{
+	struct process *m = model_process(r->c.model, p->pid);
+	uint64_t now = clock_now(&r->c.clock);
+	int status = 0;
+	bool known = false;
+
+	if (!p->drained) { /* one whole round after its end takes all that it wrote */
+		p->drained = true;
+		return false;
+	}
+	collect_process_gone(&r->c, p->pid);
+	if ((int)p->pid == r->root_pid && r->root_ended) {
+		known = true;
+		status = r->root_status;
+	} else if (kernel_status(p, &status)) {
+		known = true;
+	} else if (!(m && !m->alive) && now - p->exited_ns < ENDED_WAIT_NS && !p->hung_up) {
+		return false;
+	} else if ((int)p->pid == r->root_pid && !r->root_ended && !r->front_gone) {
+		return false;
+	}
+	report_ended(r, p, known, status);
+	return true;
+}
+
+static uint32_t living(const struct recorder *r)
+{
+	uint32_t n = 0;
+
+	for (const struct followed *p = r->processes; p; p = p->next)
+		n += p->exited_ns == 0;
+	return n;
+}
+
+static void settle(struct recorder *r)
+{
+	struct followed *p, *next;
+
+	for (p = r->processes; p; p = next) {
+		next = p->next;
+		if (p->exited_ns && settle_exited(r, p))
+			follow_forget(r, p);
+	}
+}
+
+/* ---- messages from `run` ---- */
+
+static void on_control(struct recorder *r)
+{
+	struct control m;
+	ssize_t n = recv(r->control, &m, sizeof m, MSG_DONTWAIT);
+
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+		epoll_ctl(r->epoll, EPOLL_CTL_DEL, r->control, NULL);
+		close(r->control);
+		r->control = -1;
+		r->front_gone = true;
+		return;
+	}
+	if (n != sizeof m)
+		return;
+	if (m.type == CONTROL_STARTED) {
+		r->root_pid = m.pid;
+		r->root_known = true;
+		r->wait_all = m.wait;
+		follow(r, (uint32_t)m.pid)->uninjected = m.uninjected;
+	} else if (m.type == CONTROL_ENDED) {
+		struct followed *p = followed_find(r, (uint32_t)m.pid);
+
+		r->root_ended = true;
+		r->root_status = m.status;
+		r->root_cpu_ns = m.cpu_ns;
+		if (p)
+			follow_exited(r, p);
+	}
+}
+
+static void events(struct recorder *r)
+{
+	struct epoll_event e[32];
+	int n = epoll_wait(r->epoll, e, 32, 0);
+
+	for (int i = 0; i < n; i++) {
+		struct followed *p = e[i].data.ptr;
+
+		if (p == NULL) {
+			on_control(r);
+			continue;
+		}
+		follow_exited(r, p);
+		p->hung_up = e[i].events & EPOLLHUP;
+		if (p->hung_up) {
+			epoll_ctl(r->epoll, EPOLL_CTL_DEL, p->pidfd, NULL);
+		} else { /* a zombie: wake again only for the reaping */
+			struct epoll_event again = { .events = EPOLLHUP | EPOLLET, .data.ptr = p };
+
+			epoll_ctl(r->epoll, EPOLL_CTL_MOD, p->pidfd, &again);
+		}
+	}
+}
+
+/* ---- cuts ---- */
+
+static void drain_beyond(struct recorder *r, uint64_t time_ns)
+{
+	uint64_t give_up = mono_now_ns() + 10000000u;
+	bool busy;
+
+	do {
+		busy = false;
+		collect_drain(&r->c, &busy);
+	} while (r->c.watermark_ns <= time_ns && mono_now_ns() < give_up);
+	collect_apply(&r->c);
+}
+
+static void found_child(struct recorder *r, uint32_t pid, uint32_t parent)
+{
+	struct followed *p = followed_find(r, pid);
+	char comm[32] = "", state = 0;
+	uint32_t ppid = 0;
+	uint64_t start = 0;
+	size_t n = 0;
+	char *line;
+
+	if (p == NULL) {
+		p = follow(r, pid);
+		p->uninjected = true;
+	}
+	/* Forked children report nothing until they do something. */
+	if (!p->uninjected || p->exited_ns || collect_lanes(&r->c, pid) || model_process(r->c.model, pid))
+		return;
+	if (!look_stat(pid, &ppid, &start, comm, &state) || ppid != parent)
+		return;
+	line = look_cmdline(pid, &n);
+	struct change c = { .kind = PROCESS_UNINJECTED, .pid = pid, .ppid = ppid, .source = SOURCE_PROC,
+			    .name = BYTES(comm, strlen(comm)), .value = BYTES(line, n), .start_ticks = start };
+
+	collect_report(&r->c, &c);
+	r->uninjected++;
+	free(line);
+}
+
+/* Two looks at every process, and what they say that the hooks did not. */
+static void look_around(struct recorder *r)
+{
+	size_t n = 0, count = living(r);
+	struct look *looks = xcalloc(count, sizeof *looks);
+	uint64_t stamp;
+
+	for (struct followed *p = r->processes; p && n < count; p = p->next)
+		if (p->exited_ns == 0)
+			look_begin(&looks[n++], &r->c, p->pid);
+	for (size_t i = 0; i < n; i++)
+		look_agree(&looks[i]);
+	stamp = clock_stamp(&r->c.clock);
+	drain_beyond(r, clock_time(&r->c.clock, stamp));
+	for (size_t i = 0; i < n; i++) {
+		look_report(&looks[i], &r->c, stamp);
+		for (size_t k = 0; k < looks[i].nchildren; k++)
+			found_child(r, looks[i].children[k], looks[i].pid);
+		look_done(&looks[i]);
+	}
+	free(looks);
+	collect_apply(&r->c);
+}
+
+static void own_metrics(struct recorder *r)
+{
+	struct timespec cpu;
+	struct change c = { .kind = METRIC };
+	const struct { const char *name; double value; } metrics[] = {
+		{ "recorder/reports", (double)(r->c.changes + r->c.coalesced) },
+		{ "recorder/coalesced", (double)r->c.coalesced },
+		{ "recorder/lost", (double)r->c.lost },
+		{ "recorder/cpu", 0 },
+	};
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
+		c.stamp = 0;
+		c.name = BYTES(metrics[i].name, strlen(metrics[i].name));
+		c.real = i == 3 ? (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9 : metrics[i].value;
+		collect_report(&r->c, &c);
+	}
+}
+
+static bool wants_full(const struct recorder *r)
+{
+	const struct config *c = r->o->config;
+
+	return r->last_id[0] == 0 || !c->incremental || r->since_full_bytes > r->full_bytes + 65536 ||
+	       (c->full_every_ns && mono_now_ns() - r->full_mono_ns > c->full_every_ns);
+}
+
+static char **copy_tags(const char *const *tags)
+{
+	size_t n = 0;
+	char **copy;
+
+	while (tags && tags[n])
+		n++;
+	copy = xcalloc(n + 1, sizeof *copy);
+	for (size_t i = 0; i < n; i++)
+		copy[i] = xstrdup(tags[i]);
+	return copy;
+}
+
+static void fill_meta(struct recorder *r, struct cut *cut, int origin, bool full, uint64_t since)
+{
+	struct snapshot_meta *m = &cut->meta;
+
+	store_new_id(m->id);
+	memcpy(m->base_id, r->last_id, sizeof m->base_id);
+	memcpy(m->session_id, r->o->session->id, sizeof m->session_id);
+	m->type = full ? SNAPSHOT_FULL : SNAPSHOT_INCREMENTAL;
+	m->origin = origin;
+	m->time_ns = r->c.watermark_ns;
+	m->since_ns = since;
+	m->clock_step_ns = (int64_t)(wall_now_ns() - clock_now(&r->c.clock));
+	m->changes = cut->stage.h->changes;
+	m->coalesced = cut->stage.h->coalesced;
+	for (size_t i = 0; i < cut->ngaps; i++)
+		m->lost += cut->gaps[i].lost;
+	m->agents = model_count(r->c.model, TABLE_AGENTS);
+	m->tasks = model_count(r->c.model, TABLE_TASKS);
+	m->memory = model_count(r->c.model, TABLE_MEMORY);
+	m->expires_ns = r->o->config->max_age_ns ? wall_now_ns() + r->o->config->max_age_ns : 0;
+	m->description = "";
+	cut->tags = copy_tags(origin == ORIGIN_START ? r->o->tags : NULL);
+}
+
+/* Makes a snapshot of the state at the watermark.  False when the flusher is
+ * behind: the stage goes on and the cut comes later. */
+static bool cut(struct recorder *r, int origin)
+{
+	bool full = wants_full(r);
+	struct cut *cut;
+
+	if (r->f.count >= FLUSH_QUEUE - 1)
+		return false;
+	cut = xcalloc(1, sizeof *cut);
+	cut->begun_mono_ns = mono_now_ns();
+	cut->from_ns = r->last_cut_ns;
+	if (collect_seal(&r->c, &cut->stage) < 0) {
+		snprintf(r->f.error, sizeof r->f.error, "%s", err_detail());
+		free(cut);
+		return false;
+	}
+	memcpy(cut->gaps, r->c.gaps, sizeof cut->gaps);
+	cut->ngaps = r->c.ngaps;
+	r->c.ngaps = 0;
+	if (full)
+		model_save(r->c.model, r->c.watermark_ns, &cut->state);
+	fill_meta(r, cut, origin, full, r->last_cut_ns);
+	r->since_full_bytes = full ? 0 : r->since_full_bytes + cut->stage.h->used;
+	if (full) {
+		r->full_bytes = cut->state.len;
+		r->full_mono_ns = mono_now_ns();
+	}
+	memcpy(r->last_id, cut->meta.id, sizeof r->last_id);
+	r->last_cut_ns = cut->meta.time_ns;
+	r->c.board->cut_ns = cut->meta.time_ns;
+	r->changes_at_cut = r->c.changes + r->c.coalesced;
+	clock_forget(&r->c.clock, r->c.watermark_ns > 2000000000u ? r->c.watermark_ns - 2000000000u : 0);
+	flush_try_put(&r->f, cut);
+	r->next_cut_mono_ns = mono_now_ns() + r->o->config->interval_ns;
+	return true;
+}
+
+static void automatic_cut(struct recorder *r)
+{
+	bool due = r->o->config->interval_ns && mono_now_ns() >= r->next_cut_mono_ns;
+
+	if (!r->started) {
+		if (model_processes_seen(r->c.model) == 0)
+			return;
+		r->started = true;
+		cut(r, ORIGIN_START);
+		return;
+	}
+	if (stage_is_full(&r->c.stage)) {
+		collect_apply(&r->c);
+		cut(r, ORIGIN_AUTOMATIC);
+		return;
+	}
+	if (!due)
+		return;
+	r->next_cut_mono_ns = mono_now_ns() + r->o->config->interval_ns;
+	look_around(r);
+	if (r->c.changes + r->c.coalesced == r->changes_at_cut)
+		return;
+	own_metrics(r);
+	collect_apply_all(&r->c);
+	cut(r, ORIGIN_AUTOMATIC);
+}
+
+/* ---- the end ---- */
+
+static void last_cut(struct recorder *r, int origin)
+{
+	own_metrics(r);
+	collect_apply_all(&r->c);
+	for (int i = 0; i < 100 && !cut(r, origin); i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+}
+
+static void answer(struct recorder *r)
+{
+	struct snaptrail_summary s = { 0 };
+	struct timespec cpu;
+
+	if (r->control < 0 || r->answered)
+		return;
+	r->answered = true;
+	flush_wait(&r->f);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	snprintf(s.session, sizeof s.session, "%s", r->o->session_name);
+	snprintf(s.store, sizeof s.store, "%s", store_path(r->o->store) ? store_path(r->o->store) : "");
+	s.duration_ns = mono_now_ns() - r->began_mono_ns;
+	s.snapshots = r->f.stored;
+	s.changes = r->c.changes;
+	s.coalesced = r->c.coalesced;
+	s.lost = r->c.lost;
+	s.raw_bytes = r->f.raw_bytes;
+	s.stored_bytes = r->f.stored_bytes;
+	s.processes = model_processes_seen(r->c.model);
+	s.threads = model_threads_seen(r->c.model);
+	s.recorder_cpu_ns = (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec;
+	s.target_cpu_ns = r->root_cpu_ns;
+	s.remaining = living(r);
+	s.uninjected = r->uninjected;
+	snprintf(s.error, sizeof s.error, "%s", r->f.error[0] ? r->f.error : r->c.board->error);
+	if (send(r->control, &s, sizeof s, MSG_NOSIGNAL) < 0)
+		r->front_gone = true;
+}
+
+static int end_origin(const struct recorder *r)
+{
+	return r->root_ended && WIFSIGNALED(r->root_status) ? ORIGIN_CRASH : ORIGIN_EXIT;
+}
+
+static void session_over(struct recorder *r)
+{
+	struct session_meta m = { .ended_ns = r->c.watermark_ns, .exit_status = r->root_ended ? r->root_status : -1,
+				  .pid = r->root_pid, .name = r->o->session_name, .command = "", .profile = "",
+				  .boot_id = "", .note = "" };
+
+	memcpy(m.id, r->o->session->id, sizeof m.id);
+	store_session_end(r->o->store, &m);
+}
+
+/* ---- the loop ---- */
+
+static void sleep_on_bell(struct recorder *r, uint64_t ns)
+{
+	struct board *b = r->c.board;
+	uint32_t bell = __atomic_load_n(&b->bell, __ATOMIC_ACQUIRE);
+	struct timespec ts = { .tv_nsec = (long)ns };
+
+	__atomic_store_n(&b->sleeping, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, &b->bell, FUTEX_WAIT, bell, &ts, NULL, 0);
+	__atomic_store_n(&b->sleeping, 0, __ATOMIC_RELAXED);
+}
+
+static bool over(const struct recorder *r)
+{
+	return r->processes == NULL && (r->root_ended || r->front_gone || r->control < 0);
+}
+
+/* The command has ended but others of the session live on. */
+static bool command_left_others(const struct recorder *r)
+{
+	const struct followed *p = r->processes;
+
+	if (!r->root_ended || r->answered || r->wait_all || living(r) == 0)
+		return false;
+	while (p && (int)p->pid != r->root_pid)
+		p = p->next;
+	return p == NULL;
+}
+
+static void loop(struct recorder *r)
+{
+	uint64_t sleep_ns = SLEEP_MIN_NS, applied = 0;
+
+	for (unsigned round = 0; !over(r); round++) {
+		bool busy = false;
+		size_t n = collect_drain(&r->c, &busy);
+
+		if (!busy || r->c.npending > 100000 || round - applied > 64) {
+			collect_apply(&r->c);
+			applied = round;
+		}
+		if (n == 0 || round % 64 == 0) {
+			events(r);
+			settle(r);
+		}
+		automatic_cut(r);
+		if (command_left_others(r)) {
+			look_around(r);
+			last_cut(r, end_origin(r));
+			answer(r);
+		}
+		if (n || busy) {
+			sleep_ns = SLEEP_MIN_NS;
+			continue;
+		}
+		if (r->root_ended && !r->answered) /* `run` waits for us */
+			sleep_ns = SLEEP_MIN_NS;
+		sleep_on_bell(r, sleep_ns);
+		sleep_ns = sleep_ns * 2 < SLEEP_MAX_NS ? sleep_ns * 2 : SLEEP_MAX_NS;
+	}
+}
+
+static int recorder_begin(struct recorder *r)
+{
+	struct epoll_event e = { .events = EPOLLIN };
+
+	r->began_mono_ns = mono_now_ns();
+	r->control = r->o->control;
+	r->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (r->epoll < 0)
+		return fail(-errno, "epoll_create1: %s", strerror(errno));
+	if (r->control >= 0)
+		epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->control, &e);
+	r->c.clock = *r->o->clock;
+	r->c.process_seen = on_process;
+	r->c.arg = r;
+	r->last_cut_ns = clock_now(&r->c.clock);
+	r->next_cut_mono_ns = r->began_mono_ns + r->o->config->interval_ns;
+	session_set_recorder(r->o->session, (int)getpid());
+	return collect_begin(&r->c, r->o->session->folder, r->o->session->board, 1, r->o->config->max_rate);
+}
+
+int recorder_main(const struct recorder_options *o)
+{
+	struct recorder *r = xcalloc(1, sizeof *r);
+	int e;
+
+	r->o = o;
+	e = recorder_begin(r);
+	if (e == 0)
+		e = flush_start(&r->f, o->store);
+	if (e == 0) {
+		loop(r);
+		last_cut(r, end_origin(r));
+		flush_wait(&r->f);
+		session_over(r);
+		answer(r);
+		flush_stop(&r->f);
+	}
+	collect_end(&r->c);
+	if (r->epoll >= 0)
+		close(r->epoll);
+	free(r);
+	return e;
+}

@@ -1,0 +1,470 @@
+/* The front of `run`: it prepares the session, forks the recorder off, starts
+ * the command with the visitor preloaded, forwards signals, and hands on the
+ * status.  The target keeps terminal, stdin and process group; nothing of ours
+ * stays open in it.  One thread until the end. */
+#include "engine/run.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "engine/inject.h"
+#include "engine/recorder.h"
+#include "engine/session.h"
+
+#ifndef PKGLIBDIR
+#define PKGLIBDIR "/usr/local/lib/snaptrail"
+#endif
+
+extern char **environ;
+
+struct front {
+	const struct config *config;
+	const struct snaptrail_run_options *o;
+	struct store *store;
+	struct session session;
+	struct clock clock;
+	struct inject_report inject;
+	char program[PATH_MAX];
+	char name[256];
+	int control[2];
+	unsigned char inherited[1024 / 8]; /* descriptors that were open before us */
+};
+
+/* ---- where the visitor is ---- */
+
+/* In place beside the command that was built, else where it was installed. */
+static int visitor_path(const char *name, char *out, size_t cap)
+{
+	char exe[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+	char *slash;
+
+	exe[n > 0 ? n : 0] = 0;
+	slash = strrchr(exe, '/');
+	if (slash) {
+		*slash = 0;
+		snprintf(out, cap, "%s/preload/.libs/%s", exe, name);
+		if (access(out, R_OK) == 0)
+			return 0;
+	}
+	snprintf(out, cap, "%s/%s", PKGLIBDIR, name);
+	if (access(out, R_OK) == 0)
+		return 0;
+	return fail(-ENOENT, "%s: not found, neither beside the command nor installed", name);
+}
+
+/* LD_PRELOAD is split at blanks and colons: such a path goes by a link. */
+static void plain_path(const struct front *f, char *path, size_t cap, const char *as)
+{
+	char link[400];
+
+	if (strpbrk(path, " :\t") == NULL)
+		return;
+	snprintf(link, sizeof link, "%s/%s", f->session.folder, as);
+	if (symlink(path, link) == 0)
+		snprintf(path, cap, "%s", link);
+}
+
+static char *preload_list(struct front *f)
+{
+	char visitor[PATH_MAX], sd[PATH_MAX] = "";
+	const char *own = getenv("LD_PRELOAD");
+
+	if (visitor_path("libsnaptrail-preload.so", visitor, sizeof visitor) < 0)
+		return NULL;
+	plain_path(f, visitor, sizeof visitor, "libsnaptrail-preload.so");
+	if (f->inject.needs_sd && visitor_path("libsnaptrail-preload-sd.so", sd, sizeof sd) == 0)
+		plain_path(f, sd, sizeof sd, "libsnaptrail-preload-sd.so");
+	return xasprintf("LD_PRELOAD=%s%s%s%s%s%s%s", f->inject.needs_asan_first ? f->inject.asan_path : "",
+			 f->inject.needs_asan_first ? ":" : "", visitor, sd[0] ? ":" : "", sd, own && *own ? ":" : "",
+			 own ? own : "");
+}
+
+/* The target's environment: ours but for LD_PRELOAD and SNAPTRAIL_*. */
+static char **target_env(struct front *f)
+{
+	size_t n = 0, k = 0;
+	char **env, *preload = f->inject.can ? preload_list(f) : NULL;
+
+	if (preload == NULL && f->inject.can)
+		return NULL;
+	while (environ[n])
+		n++;
+	env = xcalloc(n + 4, sizeof *env);
+	for (size_t i = 0; i < n; i++)
+		if (!(preload && strncmp(environ[i], "LD_PRELOAD=", 11) == 0) && strncmp(environ[i], "SNAPTRAIL_BOARD=", 16) &&
+		    strncmp(environ[i], "SNAPTRAIL_SESSION=", 18))
+			env[k++] = environ[i];
+	if (preload)
+		env[k++] = preload;
+	env[k++] = xasprintf("SNAPTRAIL_BOARD=%s/board", f->session.folder);
+	env[k++] = xasprintf("SNAPTRAIL_SESSION=%s", f->name);
+	return env;
+}
+
+/* ---- the recorder's own process ---- */
+
+static void note_inherited(struct front *f)
+{
+	DIR *d = opendir("/proc/self/fd");
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		int fd = atoi(e->d_name);
+
+		if (e->d_name[0] != '.' && fd < 1024 && fd != dirfd(d))
+			f->inherited[fd / 8] |= (unsigned char)(1 << fd % 8);
+	}
+	if (d)
+		closedir(d);
+}
+
+/* The recorder holds nothing that was given to `run`. */
+static void let_go(const struct front *f)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int fd = 3; fd < 1024; fd++)
+		if (f->inherited[fd / 8] & 1 << fd % 8)
+			close(fd);
+	for (int fd = 0; fd < 3; fd++)
+		if (null != fd)
+			dup2(null, fd);
+	if (null > 2)
+		close(null);
+	if (chdir("/") < 0)
+		return;
+}
+
+static void recorder_child(struct front *f)
+{
+	struct recorder_options o = { .config = f->config, .store = f->store, .session = &f->session,
+				      .clock = &f->clock, .session_name = f->name, .tags = f->o->tags,
+				      .control = f->control[1] };
+	int e;
+
+	setsid();
+	let_go(f);
+	if (f->control[0] >= 0)
+		close(f->control[0]);
+	for (int s = 1; s < NSIG; s++)
+		if (s != SIGCHLD && s != SIGKILL && s != SIGSTOP)
+			signal(s, s == SIGTERM || s == SIGSEGV || s == SIGBUS || s == SIGABRT ? SIG_DFL : SIG_IGN);
+	e = recorder_main(&o);
+	store_close(f->store);
+	session_close(&f->session, e == 0);
+	_exit(e < 0);
+}
+
+/* Twice forked when the caller becomes the target: no wait of its may see it. */
+static int fork_recorder(struct front *f, bool twice)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		return fail(-errno, "fork: %s", strerror(errno));
+	if (pid == 0) {
+		if (twice && fork() != 0)
+			_exit(0);
+		recorder_child(f);
+	}
+	if (twice)
+		waitpid(pid, &status, 0);
+	if (f->control[1] >= 0)
+		close(f->control[1]);
+	return 0;
+}
+
+/* ---- the target ---- */
+
+static volatile sig_atomic_t target_pid;
+
+static void forward(int sig)
+{
+	int saved = errno;
+
+	/* The terminal sends INT and QUIT to the whole group: the target has them. */
+	if (target_pid > 0 && (sig == SIGTERM || sig == SIGHUP))
+		kill(target_pid, sig);
+	errno = saved;
+}
+
+/* A handler, not SIG_IGN: exec gives the target the default again. */
+static void catch(int sig)
+{
+	struct sigaction a = { .sa_handler = forward, .sa_flags = SA_RESTART }, old;
+
+	if (sigaction(sig, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+		sigaction(sig, &a, NULL);
+}
+
+static void wait_for(pid_t pid, int *status, struct rusage *usage)
+{
+	for (;;) {
+		if (wait4(pid, status, WUNTRACED, usage) < 0) {
+			if (errno == EINTR)
+				continue;
+			*status = 0;
+			return;
+		}
+		if (!WIFSTOPPED(*status))
+			return;
+		raise(SIGSTOP); /* stops with it, continues with it */
+		kill(pid, SIGCONT);
+	}
+}
+
+static void tell(const struct front *f, const struct control *m)
+{
+	if (send(f->control[0], m, sizeof *m, MSG_NOSIGNAL) < 0)
+		return; /* a dead recorder never stops the target */
+}
+
+static int start_target(struct front *f, char **env, pid_t *ret_pid)
+{
+	posix_spawnattr_t attr;
+	int r;
+
+	posix_spawnattr_init(&attr);
+	r = posix_spawn(ret_pid, f->program, NULL, &attr, f->o->argv, env);
+	posix_spawnattr_destroy(&attr);
+	if (r == ENOEXEC) { /* a script without #!: as execvp does */
+		size_t n = 0;
+		char **argv;
+
+		while (f->o->argv[n])
+			n++;
+		argv = xcalloc(n + 2, sizeof *argv);
+		argv[0] = (char *)"/bin/sh";
+		argv[1] = f->program;
+		for (size_t i = 1; i < n; i++)
+			argv[i + 1] = f->o->argv[i];
+		r = posix_spawn(ret_pid, "/bin/sh", NULL, NULL, argv, env);
+		free(argv);
+	}
+	return r ? fail(r == ENOENT ? -ENOENT : -EACCES, "%s: %s", f->o->argv[0], strerror(r)) : 0;
+}
+
+static void hear(const struct front *f, struct snaptrail_summary *s)
+{
+	ssize_t n;
+
+	do
+		n = recv(f->control[0], s, sizeof *s, 0);
+	while (n < 0 && errno == EINTR);
+	if (n != sizeof *s) {
+		memset(s, 0, sizeof *s);
+		snprintf(s->session, sizeof s->session, "%s", f->name);
+		snprintf(s->error, sizeof s->error, "the recorder is gone; the next command salvages what was recorded");
+	}
+}
+
+static int attend(struct front *f, char **env, int *ret_status, struct snaptrail_summary *ret)
+{
+	struct control m = { .type = CONTROL_STARTED, .wait = f->o->wait, .uninjected = !f->inject.can };
+	struct rusage usage = { 0 };
+	pid_t pid;
+	int r;
+
+	r = start_target(f, env, &pid);
+	if (r < 0) {
+		m = (struct control){ .type = CONTROL_ENDED };
+		tell(f, &m);
+		hear(f, ret);
+		return r;
+	}
+	target_pid = pid;
+	m.pid = pid;
+	tell(f, &m);
+	wait_for(pid, ret_status, &usage);
+	target_pid = 0;
+	m = (struct control){ .type = CONTROL_ENDED, .pid = pid, .status = *ret_status,
+			      .cpu_ns = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000u +
+					(uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000u };
+	tell(f, &m);
+	hear(f, ret);
+	return 0;
+}
+
+/* The caller becomes the target: same pid, same parent, as a service manager
+ * needs; the recorder is nobody's child that it could see. */
+static int become(struct front *f, char **env)
+{
+	struct control m = { .type = CONTROL_STARTED, .pid = getpid(), .uninjected = !f->inject.can };
+
+	tell(f, &m);
+	execve(f->program, f->o->argv, env);
+	return fail(errno == ENOENT ? -ENOENT : -EACCES, "%s: %s", f->o->argv[0], strerror(errno));
+}
+
+/* ---- preparation ---- */
+
+static void default_name(struct front *f)
+{
+	const char *base = strrchr(f->o->argv[0], '/');
+	struct tm tm;
+	time_t now = time(NULL);
+	char stamp[32];
+
+	localtime_r(&now, &tm);
+	strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%S", &tm);
+	snprintf(f->name, sizeof f->name, "%.100s-%d-%s", base ? base + 1 : f->o->argv[0], (int)getpid(), stamp);
+}
+
+static int check_name(const char *name)
+{
+	if (name[0] == 0 || strlen(name) > 255 || strchr(name, '/') || strcmp(name, "live") == 0 ||
+	    strcmp(name, "latest") == 0 || strcmp(name, "first") == 0)
+		return fail(-EINVAL, "\"%s\": a session's name has 1 to 255 bytes, no '/', and is not live, latest or first", name);
+	return 0;
+}
+
+static char *joined(char *const *argv)
+{
+	struct buf b = BUF_INIT;
+
+	for (size_t i = 0; argv[i]; i++) {
+		bool quote = argv[i][0] == 0 || strpbrk(argv[i], " \t\n'\"\\$&|;<>()*?");
+
+		if (i)
+			buf_byte(&b, ' ');
+		if (quote)
+			buf_byte(&b, '\'');
+		for (const char *p = argv[i]; *p; p++)
+			if (*p == '\'')
+				buf_str(&b, "'\\''");
+			else
+				buf_byte(&b, (uint8_t)*p);
+		if (quote)
+			buf_byte(&b, '\'');
+	}
+	return buf_cstr(&b);
+}
+
+static void store_options_of(const struct config *c, struct store_options *o)
+{
+	*o = (struct store_options){
+		.type = c->storage_type == CONFIG_STORAGE_DISK ? STORE_DISK :
+			c->storage_type == CONFIG_STORAGE_MEMORY ? STORE_MEMORY : STORE_HYBRID,
+		.fsync = c->fsync == CONFIG_FSYNC_NEVER ? STORE_FSYNC_NEVER :
+			 c->fsync == CONFIG_FSYNC_ALWAYS ? STORE_FSYNC_ALWAYS : STORE_FSYNC_SNAPSHOT,
+		.verify = c->verify == CONFIG_VERIFY_NEVER ? STORE_VERIFY_NEVER : STORE_VERIFY_READ,
+		.persist = c->persist, .compress = c->compression, .compress_threshold_bytes = c->threshold_bytes,
+		.memory_bytes = c->memory_bytes, .max_bytes = c->max_size_bytes, .create = true,
+	};
+}
+
+static int prepare(struct front *f)
+{
+	struct store_options so;
+	struct session_meta known, m = { 0 };
+	char *command, id[17];
+	int r;
+
+	store_options_of(f->config, &so);
+	r = store_open(f->config->path, &so, &f->store);
+	if (r < 0)
+		return r;
+	salvage_all(f->store, f->config);
+	if (store_session_find(f->store, f->name, &known) == 0)
+		memcpy(id, known.id, sizeof id);
+	else
+		store_new_id(id);
+	clock_begin(&f->clock, true);
+	r = session_create(&f->session, store_path(f->store), id, f->config, &f->clock);
+	if (r == -EBUSY)
+		return fail(-EBUSY, "session %s is being recorded already", f->name);
+	if (r < 0)
+		return r;
+	command = joined(f->o->argv);
+	memcpy(m.id, id, sizeof id);
+	m.name = f->name;
+	m.command = command;
+	m.profile = f->config->profile;
+	m.boot_id = f->session.board->boot_id;
+	m.note = "";
+	m.started_ns = clock_now(&f->clock);
+	m.exit_status = -1;
+	r = store_session_begin(f->store, &m);
+	free(command);
+	return r;
+}
+
+static int find_and_check(struct front *f)
+{
+	int r = inject_find_program(f->o->argv[0], f->program);
+
+	if (r < 0)
+		return r;
+	r = inject_check(f->program, &f->inject);
+	return r == -ENOEXEC && f->o->proc_only ? 0 : r;
+}
+
+static int run_prepared(struct front *f, int *ret_status, struct snaptrail_summary *ret)
+{
+	char **env;
+	int r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, f->control) < 0)
+		return fail(-errno, "socketpair: %s", strerror(errno));
+	env = target_env(f);
+	if (env == NULL)
+		return -ENOENT == 0 ? 0 : fail(-ENOSYS, "%s", err_detail());
+	if (!f->o->detach) {
+		catch(SIGINT);
+		catch(SIGQUIT);
+		catch(SIGTERM);
+		catch(SIGHUP);
+	}
+	r = fork_recorder(f, f->o->detach);
+	if (r < 0)
+		return r;
+	if (f->session.lease >= 0)
+		close(f->session.lease); /* the recorder's copy holds the lock */
+	f->session.lease = -1;
+	return f->o->detach ? become(f, env) : attend(f, env, ret_status, ret);
+}
+
+int run_command(const struct config *c, const struct snaptrail_run_options *o, int *ret_status,
+		struct snaptrail_summary *ret)
+{
+	struct front f = { .config = c, .o = o, .control = { -1, -1 }, .session = { .lease = -1 } };
+	const char *name = o->session ? o->session : getenv("SNAPTRAIL_SESSION");
+	int r;
+
+	note_inherited(&f);
+	if (name && *name) {
+		r = check_name(name);
+		if (r < 0)
+			return r;
+		snprintf(f.name, sizeof f.name, "%s", name);
+	} else {
+		default_name(&f);
+	}
+	r = find_and_check(&f);
+	if (r < 0)
+		return r;
+	r = prepare(&f);
+	if (r == 0)
+		r = run_prepared(&f, ret_status, ret);
+	else
+		session_close(&f.session, true);
+	/* The store and the session belong to the recorder now; this copy just goes. */
+	return r;
+}

@@ -1,0 +1,289 @@
+/* Salvage: what a recorder that died left in its stage and lanes becomes
+ * snapshots of origin crash.  Run by the next command that opens the store,
+ * under the session's lease, with the same collector that a recorder has. */
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "engine/recorder.h"
+#include "engine/replay.h"
+
+struct old_stage {
+	uint64_t serial;
+	char path[600];
+};
+
+static int by_serial(const void *a, const void *b)
+{
+	const struct old_stage *x = a, *y = b;
+
+	return x->serial < y->serial ? -1 : x->serial > y->serial;
+}
+
+static size_t find_stages(const char *folder, struct old_stage **ret)
+{
+	struct dirent *e;
+	DIR *d = opendir(folder);
+	size_t n = 0;
+
+	*ret = NULL;
+	while (d && (e = readdir(d))) {
+		if (strncmp(e->d_name, "stage.", 6))
+			continue;
+		*ret = xrealloc(*ret, (n + 1) * sizeof **ret);
+		(*ret)[n].serial = strtoull(e->d_name + 6, NULL, 10);
+		snprintf((*ret)[n].path, sizeof (*ret)[n].path, "%s/%s", folder, e->d_name);
+		n++;
+	}
+	if (d)
+		closedir(d);
+	if (n)
+		qsort(*ret, n, sizeof **ret, by_serial);
+	return n;
+}
+
+static int stage_map(struct stage *s, const char *path)
+{
+	*s = (struct stage){ .fd = open(path, O_RDWR | O_CLOEXEC) };
+	if (s->fd < 0)
+		return -errno;
+	s->h = mmap(NULL, STAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+	if (s->h == MAP_FAILED || s->h->magic != STAGE_MAGIC) {
+		if (s->h != MAP_FAILED)
+			munmap(s->h, STAGE_BYTES);
+		s->h = NULL;
+		close(s->fd);
+		return -EBADMSG;
+	}
+	snprintf(s->path, sizeof s->path, "%.319s", path);
+	return 0;
+}
+
+/* Lanes whose tail did not move after their records were staged. */
+static void skip_staged(struct collector *c, const struct stage_header *h)
+{
+	const struct stage_block *b;
+	size_t pos = 0;
+
+	while ((b = stage_next(h, &pos))) {
+		const struct hot_place *place = b->type == BLOCK_HOT ? stage_hot_get(b) : NULL;
+		uint64_t end = place ? place->end : b->end;
+
+		for (struct lane_view *v = c->views; v; v = v->next)
+			if (v->name == b->lane && end > v->lane->tail && end <= v->lane->reserve)
+				v->lane->tail = end;
+	}
+}
+
+static uint64_t last_time(const struct stage_header *h)
+{
+	struct clock_line const *l = h->line;
+	uint64_t latest = 0;
+	const struct stage_block *b;
+	size_t pos = 0;
+
+	while ((b = stage_next(h, &pos))) {
+		const struct hot_place *place = b->type == BLOCK_HOT ? stage_hot_get(b) : NULL;
+		const uint8_t *p = place ? place->bytes : (const uint8_t *)(b + 1);
+		size_t n = place ? place->len : b->body, at = 0;
+		struct wire w, in;
+
+		while ((b->type == BLOCK_RUN || place) && wire_next(p, n, &at, &w) > 0) {
+			size_t inner = 0;
+
+			if (w.type == 2 && wire_next(w.b.p, w.b.n, &inner, &in) > 0 && in.field == 1 && in.type == 1) {
+				uint64_t t = clock_lines_time(l, h->lines, h->offset_ns, in.u);
+
+				if (t > latest)
+					latest = t;
+			}
+		}
+	}
+	return latest;
+}
+
+/* One stage file becomes one snapshot. */
+static int store_stage(struct store *st, struct session *s, struct stage *stage, const struct gap *gaps, size_t ngaps)
+{
+	_cleanup_buf_ struct buf payload = BUF_INIT;
+	struct snapshot_meta m = { .type = SNAPSHOT_INCREMENTAL, .origin = ORIGIN_CRASH, .description = "" }, last = { 0 };
+	size_t n = store_snapshot_count(st, s->id);
+	struct replay_result r;
+	struct replay_query q = { .session_id = s->id, .until_ns = UINT64_MAX };
+	int e;
+
+	if (n && store_snapshot_at(st, s->id, n - 1, &last) == 0)
+		memcpy(m.base_id, last.id, sizeof m.base_id);
+	store_new_id(m.id);
+	memcpy(m.session_id, s->id, sizeof m.session_id);
+	m.since_ns = last.time_ns;
+	m.time_ns = last_time(stage->h);
+	if (m.time_ns <= last.time_ns)
+		m.time_ns = last.time_ns + 1;
+	m.changes = stage->h->changes;
+	m.coalesced = stage->h->coalesced;
+	for (size_t i = 0; i < ngaps; i++)
+		m.lost += gaps[i].lost;
+	if (n == 0) { /* nothing to continue: a full one of what the runs say */
+		m.type = SNAPSHOT_FULL;
+		m.since_ns = stage->h->line[0].time_ns;
+	}
+	cut_payload(stage->h, NULL, gaps, ngaps, m.since_ns, m.time_ns, &payload);
+	if (n && replay(st, &q, &r) == 0) {
+		m.agents = model_count(r.model, TABLE_AGENTS);
+		m.tasks = model_count(r.model, TABLE_TASKS);
+		m.memory = model_count(r.model, TABLE_MEMORY);
+		model_free(r.model);
+	}
+	e = store_append(st, &m, payload.data, payload.len, false);
+	for (size_t i = 0; e == 0 && i < ngaps; i++) {
+		struct gap_meta g = { .from_ns = gaps[i].from_ns, .to_ns = gaps[i].to_ns, .lost = gaps[i].lost, .cause = gaps[i].cause };
+
+		memcpy(g.session_id, s->id, sizeof g.session_id);
+		store_note_gap(st, &g);
+	}
+	return e;
+}
+
+static bool anyone_lives(const struct collector *c)
+{
+	for (const struct lane_view *v = c->views; v; v = v->next)
+		if (v->pid && (kill((pid_t)v->pid, 0) == 0 || errno == EPERM))
+			return true;
+	return false;
+}
+
+static void end_session(struct store *st, const struct session *s, uint64_t when, const char *note)
+{
+	struct session_meta m = { .ended_ns = when, .exit_status = -1, .name = "", .command = "", .profile = "",
+				  .boot_id = "", .note = note };
+
+	memcpy(m.id, s->id, sizeof m.id);
+	store_session_end(st, &m);
+}
+
+/* A clock like the dead recorder's: the last lines it wrote. */
+static void clock_from(struct clock *c, const struct stage_header *h, const struct board *b)
+{
+	*c = (struct clock){ .use_tsc = b->use_tsc, .offset_ns = b->session_offset_ns, .next_sync_mono_ns = UINT64_MAX };
+	if (h && h->lines && h->lines <= CLOCK_LINES) {
+		memcpy(c->line, h->line, sizeof c->line);
+		c->lines = h->lines;
+	} else {
+		clock_begin(c, b->use_tsc);
+		c->next_sync_mono_ns = UINT64_MAX;
+	}
+}
+
+/* The rest of the lanes, into a stage of its own. */
+static int drain_rest(struct store *st, struct session *s, const struct config *config, const struct stage_header *newest,
+		      struct old_stage *stages, size_t n, uint64_t stored, bool *ret_lives)
+{
+	struct collector c = { 0 };
+	uint64_t serial = (n && stages[n - 1].serial > stored ? stages[n - 1].serial : stored) + 1;
+	bool busy = false;
+	int e;
+
+	clock_from(&c.clock, newest, s->board);
+	e = collect_begin(&c, s->folder, s->board, serial, config->max_rate);
+	if (e < 0)
+		return e;
+	s->board->sleeping = 0;
+	collect_find(&c);
+	for (size_t i = 0; i < n; i++) {
+		struct stage old;
+
+		if (stage_map(&old, stages[i].path) == 0) {
+			skip_staged(&c, old.h);
+			stage_close(&old);
+		}
+	}
+	for (int i = 0; i < 64; i++)
+		collect_drain(&c, &busy);
+	*ret_lives = anyone_lives(&c);
+	if (!*ret_lives)
+		for (struct lane_view *v = c.views; v; v = v->next)
+			v->dead = true;
+	collect_drain(&c, &busy);
+	if (c.stage.h->changes || c.ngaps)
+		e = store_stage(st, s, &c.stage, c.gaps, c.ngaps);
+	if (e == 0)
+		unlink(c.stage.path);
+	collect_end(&c);
+	return e;
+}
+
+int salvage_session(struct store *st, const char *pointer, const struct config *config)
+{
+	struct session s;
+	struct old_stage *stages = NULL;
+	struct stage_header newest = { 0 };
+	uint64_t stored, when = 0;
+	bool lives = false;
+	size_t n;
+	int e = session_attach(&s, pointer, true);
+
+	if (e == -EBUSY)
+		return e;
+	if (e < 0) {
+		end_session(st, &s, 0, "the machine restarted while it was recorded");
+		session_close(&s, true);
+		return 0;
+	}
+	store_refresh(st);
+	stored = replay_last_stage(st, s.id);
+	n = find_stages(s.folder, &stages);
+	for (size_t i = 0; i < n && e == 0; i++) {
+		struct stage stage;
+
+		if (stage_map(&stage, stages[i].path) < 0)
+			continue;
+		newest = *stage.h;
+		if (stages[i].serial > stored && stage.h->used)
+			e = store_stage(st, &s, &stage, NULL, 0);
+		stage_close(&stage);
+	}
+	if (e == 0)
+		e = drain_rest(st, &s, config, newest.magic ? &newest : NULL, stages, n, stored, &lives);
+	for (size_t i = 0; i < n && e == 0; i++)
+		unlink(stages[i].path);
+	free(stages);
+	store_sync(st);
+	if (e == 0 && !lives) {
+		struct snapshot_meta m;
+		size_t count = store_snapshot_count(st, s.id);
+
+		if (count && store_snapshot_at(st, s.id, count - 1, &m) == 0)
+			when = m.time_ns;
+		end_session(st, &s, when, "salvaged: its recorder was killed");
+	}
+	session_close(&s, e == 0 && !lives);
+	return e;
+}
+
+struct salvaging {
+	struct store *store;
+	const struct config *config;
+};
+
+static int one(void *arg, const char *path, const char *id)
+{
+	struct salvaging *s = arg;
+
+	(void)id;
+	salvage_session(s->store, path, s->config);
+	return 0;
+}
+
+void salvage_all(struct store *store, const struct config *config)
+{
+	struct salvaging s = { store, config };
+
+	if (store_path(store))
+		session_each_pointer(store_path(store), one, &s);
+}

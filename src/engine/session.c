@@ -1,0 +1,299 @@
+/* Making, finding and removing a session's live folder; see session.h.
+ * Called by `run` before anything starts, by salvage, and by live readers. */
+#include "engine/session.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+
+static const char *const tmpfs_roots[] = { "/dev/shm", "/run/user", "/tmp" };
+
+/* `<root>/snaptrail-<uid>`, ours and 0711: a process that drops its
+ * privileges can still walk through it. */
+static int parent_folder(char *out, size_t cap)
+{
+	for (size_t i = 0; i < sizeof tmpfs_roots / sizeof *tmpfs_roots; i++) {
+		struct stat st;
+
+		snprintf(out, cap, "%s/snaptrail-%u", tmpfs_roots[i], (unsigned)geteuid());
+		if (mkdir(out, 0711) == 0)
+			return chmod(out, 0711) < 0 ? -errno : 0;
+		if (errno == EEXIST && lstat(out, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid())
+			return 0;
+	}
+	return fail(-EACCES, "no folder for rings: /dev/shm, /run/user and /tmp cannot be written");
+}
+
+static int live_folder(struct session *s)
+{
+	char parent[200];
+	uint64_t r[2];
+	int e = parent_folder(parent, sizeof parent);
+
+	if (e < 0)
+		return e;
+	if (getrandom(r, sizeof r, 0) != sizeof r)
+		return fail(-errno, "getrandom: %s", strerror(errno));
+	snprintf(s->folder, sizeof s->folder, "%s/%016llx%016llx", parent, (unsigned long long)r[0], (unsigned long long)r[1]);
+	if (mkdir(s->folder, 0733) < 0 || chmod(s->folder, 01733) < 0)
+		return fail(-errno, "%s: %s", s->folder, strerror(errno));
+	return 0;
+}
+
+/* A pattern `*SECRET*` as the visitor looks for it: its longest literal part,
+ * in lower case. */
+static size_t word_of(const char *pattern, char *out, size_t cap)
+{
+	const char *best = pattern;
+	size_t len = 0;
+
+	for (const char *p = pattern; *p;) {
+		size_t n = strcspn(p, "*?");
+
+		if (n > len) {
+			best = p;
+			len = n;
+		}
+		p += n;
+		p += *p != 0;
+	}
+	if (len > cap)
+		len = cap;
+	for (size_t i = 0; i < len; i++)
+		out[i] = (char)tolower((unsigned char)best[i]);
+	return len;
+}
+
+static void board_set_words(struct board *b, char *const *patterns)
+{
+	char *p = board_words(b), *end = p + BOARD_WORDS_BYTES - 2;
+
+	for (; patterns && *patterns && end - p > 64; patterns++) {
+		size_t n = word_of(*patterns, p, 60);
+
+		if (n) {
+			p += n;
+			*p++ = 0;
+		}
+	}
+}
+
+static uint32_t groups_of(const struct config *c)
+{
+	return (c->hooks_process ? GROUP_PROCESS : 0u) | (c->hooks_thread ? GROUP_THREAD : 0u) |
+	       (c->hooks_status ? GROUP_STATUS : 0u) | (c->hooks_memory ? GROUP_MEMORY : 0u) |
+	       (c->hooks_resource ? GROUP_RESOURCE : 0u) | (c->hooks_communication ? GROUP_COMMUNICATION : 0u);
+}
+
+static void read_boot_id(char *out, size_t cap)
+{
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, out, cap - 1);
+
+	if (fd >= 0)
+		close(fd);
+	out[n > 0 ? n - (out[n - 1] == '\n') : 0] = 0;
+}
+
+static int board_create(struct session *s, const struct config *c, const struct clock *clock)
+{
+	char path[320];
+	struct board *b;
+	int fd, r;
+
+	snprintf(path, sizeof path, "%s/board", s->folder);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	if (fd < 0)
+		return fail(-errno, "%s: %s", path, strerror(errno));
+	r = fchmod(fd, 0666) < 0 ? errno : posix_fallocate(fd, 0, BOARD_BYTES);
+	b = r ? MAP_FAILED : mmap(NULL, BOARD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (b == MAP_FAILED)
+		return fail(-(r ? r : errno), "%s: %s", path, strerror(r ? r : errno));
+	snprintf(b->session_id, sizeof b->session_id, "%s", s->id);
+	read_boot_id(b->boot_id, sizeof b->boot_id);
+	b->created_mono_ns = mono_now_ns();
+	b->session_offset_ns = clock->offset_ns;
+	b->use_tsc = clock->use_tsc;
+	b->groups = groups_of(c);
+	b->lane_bytes = (uint32_t)c->lane_bytes;
+	b->lane_max_bytes = (uint32_t)c->lane_max_bytes;
+	b->redact = c->redact;
+	b->slots = BOARD_SLOTS;
+	b->size_bytes = BOARD_BYTES;
+	board_set_words(b, c->patterns);
+	b->version = BOARD_VERSION;
+	b->magic = BOARD_MAGIC;
+	s->board = b;
+	return 0;
+}
+
+static int pointer_write(struct session *s, const char *store_folder)
+{
+	char live[4200], text[1024];
+	int n;
+
+	snprintf(live, sizeof live, "%s/live", store_folder);
+	if (mkdir(live, 0700) < 0 && errno != EEXIST)
+		return fail(-errno, "%s: %s", live, strerror(errno));
+	snprintf(s->pointer, sizeof s->pointer, "%s/%s", live, s->id);
+	s->lease = open(s->pointer, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (s->lease < 0)
+		return fail(-errno, "%s: %s", s->pointer, strerror(errno));
+	if (flock(s->lease, LOCK_EX | LOCK_NB) < 0)
+		return fail(-EBUSY, "the session is being recorded already");
+	n = snprintf(text, sizeof text, "folder %s\nboot %s\nrecorder %d\n", s->folder, s->board->boot_id, (int)getpid());
+	if (ftruncate(s->lease, 0) < 0 || pwrite(s->lease, text, (size_t)n, 0) != n)
+		return fail(-errno, "%s: %s", s->pointer, strerror(errno));
+	return 0;
+}
+
+int session_create(struct session *s, const char *store_folder, const char *id, const struct config *c,
+		   const struct clock *clock)
+{
+	int r;
+
+	*s = (struct session){ .lease = -1 };
+	snprintf(s->id, sizeof s->id, "%s", id);
+	r = live_folder(s);
+	if (r == 0)
+		r = board_create(s, c, clock);
+	if (r == 0 && store_folder)
+		r = pointer_write(s, store_folder);
+	if (r < 0)
+		session_close(s, r != -EBUSY);
+	return r;
+}
+
+void session_set_recorder(struct session *s, int pid)
+{
+	char text[1024];
+	int n = snprintf(text, sizeof text, "folder %s\nboot %s\nrecorder %d\n", s->folder, s->board->boot_id, pid);
+
+	s->board->recorder_pid = (uint32_t)pid;
+	if (s->lease >= 0 && pwrite(s->lease, text, (size_t)n, 0) == n && ftruncate(s->lease, n) < 0)
+		return; /* a longer number's tail stays: harmless */
+}
+
+static int pointer_read(struct session *s, char boot[40])
+{
+	char text[1024] = "";
+	int fd = open(s->pointer, O_RDWR | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return fail(-errno, "%s: %s", s->pointer, strerror(errno));
+	n = pread(fd, text, sizeof text - 1, 0);
+	if (n < 0 || sscanf(text, "folder %279s\nboot %39s", s->folder, boot) != 2) {
+		close(fd);
+		return fail(-EBADMSG, "%s: not a session's pointer", s->pointer);
+	}
+	s->lease = fd;
+	return 0;
+}
+
+int session_attach(struct session *s, const char *pointer, bool take)
+{
+	char boot[40] = "", path[320];
+	struct stat st;
+	int fd, r;
+
+	*s = (struct session){ .lease = -1 };
+	snprintf(s->pointer, sizeof s->pointer, "%s", pointer);
+	snprintf(s->id, sizeof s->id, "%s", strrchr(pointer, '/') ? strrchr(pointer, '/') + 1 : pointer);
+	r = pointer_read(s, boot);
+	if (r < 0)
+		return r;
+	if (take && flock(s->lease, LOCK_EX | LOCK_NB) < 0) {
+		session_close(s, false);
+		return fail(-EBUSY, "the session is being recorded");
+	}
+	snprintf(path, sizeof path, "%s/board", s->folder);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size < (off_t)BOARD_BYTES) {
+		if (fd >= 0)
+			close(fd);
+		return fail(-ENOENT, "%s: gone", path);
+	}
+	s->board = mmap(NULL, BOARD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (s->board == MAP_FAILED || s->board->magic != BOARD_MAGIC || s->board->version != BOARD_VERSION ||
+	    s->board->slots != BOARD_SLOTS) {
+		if (s->board == MAP_FAILED)
+			s->board = NULL;
+		return fail(-EPROTO, "%s: not a board of this version", path);
+	}
+	return 0;
+}
+
+int session_recorder_pid(const struct session *s)
+{
+	char text[1024] = "";
+	const char *at;
+
+	if (s->lease < 0 || pread(s->lease, text, sizeof text - 1, 0) <= 0)
+		return 0;
+	at = strstr(text, "\nrecorder ");
+	return at ? atoi(at + 10) : 0;
+}
+
+static void folder_remove(const char *folder)
+{
+	struct dirent *e;
+	DIR *d = opendir(folder);
+
+	while (d && (e = readdir(d))) {
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+			unlinkat(dirfd(d), e->d_name, 0);
+	}
+	if (d)
+		closedir(d);
+	rmdir(folder);
+}
+
+void session_close(struct session *s, bool remove)
+{
+	if (remove && s->board)
+		s->board->closing = 1;
+	if (remove && s->folder[0])
+		folder_remove(s->folder);
+	if (remove && s->pointer[0])
+		unlink(s->pointer);
+	if (s->board)
+		munmap(s->board, BOARD_BYTES);
+	if (s->lease >= 0)
+		close(s->lease);
+	s->board = NULL;
+	s->lease = -1;
+}
+
+int session_each_pointer(const char *store_folder, int (*each)(void *arg, const char *path, const char *id), void *arg)
+{
+	char live[4200], path[4500];
+	struct dirent *e;
+	DIR *d;
+	int r = 0;
+
+	snprintf(live, sizeof live, "%s/live", store_folder);
+	d = opendir(live);
+	while (d && r == 0 && (e = readdir(d))) {
+		if (strlen(e->d_name) != 16)
+			continue;
+		snprintf(path, sizeof path, "%s/%s", live, e->d_name);
+		r = each(arg, path, e->d_name);
+	}
+	if (d)
+		closedir(d);
+	return r;
+}

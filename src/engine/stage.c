@@ -1,0 +1,179 @@
+/* The mapped stage file; see stage.h.  Written by the collecting thread, read
+ * by the flusher once sealed, by salvage, and by readers of a live session. */
+#include "engine/stage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/err.h"
+
+#define STAGE_STEP (1u << 20)
+
+int stage_open(struct stage *s, const char *folder, uint64_t serial, const struct clock *c)
+{
+	int fd, r;
+
+	snprintf(s->path, sizeof s->path, "%s/stage.%llu", folder, (unsigned long long)serial);
+	fd = open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fail(-errno, "%s: %s", s->path, strerror(errno));
+	/* Allocated step by step and always before use: a full tmpfs must be an
+	 * error here and not a SIGBUS. */
+	r = posix_fallocate(fd, 0, STAGE_STEP);
+	if (r == 0 && ftruncate(fd, STAGE_BYTES) < 0)
+		r = errno;
+	s->h = r ? MAP_FAILED : mmap(NULL, STAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (s->h == MAP_FAILED) {
+		r = r ? r : errno;
+		close(fd);
+		unlink(s->path);
+		s->h = NULL;
+		return fail(-r, "%s: %s", s->path, strerror(r));
+	}
+	s->fd = fd;
+	s->allocated = STAGE_STEP;
+	s->h->serial = serial;
+	s->last = NULL;
+	stage_lines(s, c);
+	s->h->magic = STAGE_MAGIC;
+	return 0;
+}
+
+void stage_close(struct stage *s)
+{
+	if (s->h) {
+		munmap(s->h, STAGE_BYTES);
+		close(s->fd);
+	}
+	s->h = NULL;
+	s->last = NULL;
+}
+
+void stage_remove(struct stage *s)
+{
+	if (s->h)
+		unlink(s->path);
+	stage_close(s);
+}
+
+bool stage_has_room(struct stage *s, size_t n)
+{
+	uint64_t need = STAGE_HEADER_BYTES + s->h->used + 2 * n + 512;
+
+	if (need > STAGE_BYTES)
+		return false;
+	while (need > s->allocated) {
+		if (posix_fallocate(s->fd, (off_t)s->allocated, STAGE_STEP))
+			return false;
+		s->allocated += STAGE_STEP;
+	}
+	return true;
+}
+
+void stage_lines(struct stage *s, const struct clock *c)
+{
+	memcpy(s->h->line, c->line, sizeof s->h->line);
+	s->h->offset_ns = c->offset_ns;
+	__atomic_store_n(&s->h->lines, c->lines, __ATOMIC_RELEASE);
+}
+
+static uint8_t *base_of(struct stage_header *h) { return (uint8_t *)h + STAGE_HEADER_BYTES; }
+
+static struct stage_block *block_new(struct stage *s, uint32_t type, uint64_t lane, uint32_t pid, uint32_t tid)
+{
+	struct stage_block *b = (struct stage_block *)(base_of(s->h) + s->h->used);
+
+	*b = (struct stage_block){ .type = type, .lane = lane, .pid = pid, .tid = tid };
+	s->last = type == BLOCK_RUN ? b : NULL;
+	return b;
+}
+
+static void publish(struct stage *s, const struct stage_block *b)
+{
+	uint64_t used = (uint64_t)((const uint8_t *)(b + 1) - base_of(s->h)) + b->len;
+
+	__atomic_store_n(&s->h->used, used, __ATOMIC_RELEASE);
+}
+
+const uint8_t *stage_put(struct stage *s, uint64_t lane, uint32_t pid, uint32_t tid, uint64_t offset, uint64_t end,
+			 const uint8_t *record, uint32_t n)
+{
+	struct stage_block *b = s->last;
+	uint8_t *p;
+
+	if (b == NULL || b->lane != lane || b->tid != tid || b->body + n > (1u << 20)) {
+		b = block_new(s, BLOCK_RUN, lane, pid, tid);
+		b->offset = offset;
+	}
+	p = (uint8_t *)(b + 1) + b->body;
+	memcpy(p, record, n);
+	/* body, end and len are read only up to `used`, which moves last; a block
+	 * that was published shorter grows by body before used covers it. */
+	b->len = (b->body + n + 7) & ~7u;
+	b->end = end;
+	__atomic_store_n(&b->body, b->body + n, __ATOMIC_RELEASE);
+	publish(s, b);
+	return p;
+}
+
+static struct hot_place *place(const struct stage_block *b, unsigned i)
+{
+	return (struct hot_place *)((uint8_t *)(b + 1) + i * (sizeof(struct hot_place) + b->cap));
+}
+
+struct stage_block *stage_hot(struct stage *s, uint64_t lane, uint32_t pid, uint32_t tid, uint64_t offset, uint32_t n)
+{
+	struct stage_block *b = block_new(s, BLOCK_HOT, lane, pid, tid);
+
+	b->cap = (n + 32 + 7) & ~7u;
+	b->offset = offset;
+	b->end = offset;
+	b->len = 2 * (uint32_t)(sizeof(struct hot_place) + b->cap);
+	place(b, 0)->turn = place(b, 1)->turn = 0;
+	publish(s, b);
+	return b;
+}
+
+const struct hot_place *stage_hot_get(const struct stage_block *b)
+{
+	const struct hot_place *one = place(b, 0), *two = place(b, 1);
+	const struct hot_place *best = __atomic_load_n(&one->turn, __ATOMIC_ACQUIRE) >
+				       __atomic_load_n(&two->turn, __ATOMIC_ACQUIRE) ? one : two;
+
+	return best->turn && best->len <= b->cap ? best : NULL;
+}
+
+bool stage_hot_put(struct stage_block *b, uint64_t end, const uint8_t *record, uint32_t n)
+{
+	const struct hot_place *now = stage_hot_get(b);
+	struct hot_place *next = place(b, now == place(b, 0));
+
+	if (n > b->cap)
+		return false;
+	__atomic_store_n(&next->turn, 0, __ATOMIC_RELEASE);
+	memcpy(next->bytes, record, n);
+	next->len = n;
+	next->end = end;
+	next->coalesced = now ? now->coalesced + 1 : 0;
+	__atomic_store_n(&next->turn, now ? now->turn + 1 : 1, __ATOMIC_RELEASE);
+	return true;
+}
+
+const struct stage_block *stage_next(const struct stage_header *h, size_t *pos)
+{
+	uint64_t used = __atomic_load_n(&h->used, __ATOMIC_ACQUIRE);
+	const struct stage_block *b;
+
+	if (used > STAGE_BYTES - STAGE_HEADER_BYTES || *pos + sizeof *b > used)
+		return NULL;
+	b = (const struct stage_block *)((const uint8_t *)h + STAGE_HEADER_BYTES + *pos);
+	if (b->len > used - *pos - sizeof *b || b->body > b->len || (b->type != BLOCK_RUN && b->type != BLOCK_HOT) ||
+	    (b->type == BLOCK_HOT && 2 * (sizeof(struct hot_place) + b->cap) > b->len))
+		return NULL;
+	*pos += sizeof *b + b->len;
+	return b;
+}

@@ -1,0 +1,88 @@
+/* The stage: what was drained from the lanes and is not in a segment yet.
+ *
+ * It is a mapped file beside the rings, because the recorder's heap dies with
+ * it: a lane's tail moves only after its records stand here.  A stage is a
+ * header and blocks; a block is a run of Changes of one thread, kept as the
+ * lane had them (each with the tag of LaneRun.changes, so a block is the body
+ * of a LaneRun), or one hot key's last Change in two places of which the one
+ * with the higher turn counts, so that a kill in the middle of writing leaves
+ * the other.
+ *
+ * One writer, the collector; readers of a live session map it read-only and
+ * stop at `used`. */
+#ifndef SNAPTRAIL_ENGINE_STAGE_H
+#define SNAPTRAIL_ENGINE_STAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/clock.h"
+
+#define STAGE_MAGIC 0x31474154534e5331ull
+#define STAGE_BYTES (32u << 20)
+#define STAGE_FULL (STAGE_BYTES - (1u << 20))
+
+struct stage_header {
+	uint64_t magic;
+	uint64_t serial;
+	uint64_t used;               /* bytes behind the header that are valid */
+	uint64_t from_ns;
+	int64_t offset_ns;
+	uint64_t changes, coalesced;
+	uint64_t lines;
+	struct clock_line line[CLOCK_LINES];
+};
+#define STAGE_HEADER_BYTES 4096u
+
+enum { BLOCK_RUN = 1, BLOCK_HOT = 2 };
+
+struct stage_block {
+	uint32_t type;
+	uint32_t len;                /* bytes behind this header, a multiple of 8 */
+	uint32_t body;               /* bytes of them that count (BLOCK_RUN) */
+	uint32_t pid, tid;
+	uint32_t cap;                /* of each place (BLOCK_HOT) */
+	uint64_t lane;               /* the lane's name: its claim stamp and thread */
+	uint64_t offset;             /* stream offset of the first record */
+	uint64_t end;                /* stream offset behind the last */
+};
+
+struct hot_place {
+	uint64_t turn;               /* 0: not valid */
+	uint64_t coalesced;
+	uint64_t end;
+	uint64_t len;
+	uint8_t bytes[];
+};
+
+struct stage {
+	struct stage_header *h;
+	struct stage_block *last;    /* the block that is being written, or NULL */
+	int fd;
+	uint64_t allocated;          /* bytes of the file that are sure to be there */
+	char path[320];
+};
+
+/* Makes `<folder>/stage.<serial>`. */
+int stage_open(struct stage *s, const char *folder, uint64_t serial, const struct clock *c);
+void stage_close(struct stage *s);   /* unmaps */
+void stage_remove(struct stage *s);  /* and unlinks */
+/* Room for a record of n bytes, allocated if need be. */
+bool stage_has_room(struct stage *s, size_t n);
+static inline bool stage_is_full(const struct stage *s) { return s->h->used > STAGE_FULL - STAGE_HEADER_BYTES; }
+
+/* Appends one record (tag, length, Change); returns where it stands. */
+const uint8_t *stage_put(struct stage *s, uint64_t lane, uint32_t pid, uint32_t tid, uint64_t offset, uint64_t end,
+			 const uint8_t *record, uint32_t n);
+/* A place for a hot key's Changes. */
+struct stage_block *stage_hot(struct stage *s, uint64_t lane, uint32_t pid, uint32_t tid, uint64_t offset, uint32_t n);
+/* Writes the next one there; false when it does not fit. */
+bool stage_hot_put(struct stage_block *b, uint64_t end, const uint8_t *record, uint32_t n);
+const struct hot_place *stage_hot_get(const struct stage_block *b);
+void stage_lines(struct stage *s, const struct clock *c);
+
+/* Steps through a stage's blocks: *pos from 0.  NULL at the end or at damage. */
+const struct stage_block *stage_next(const struct stage_header *h, size_t *pos);
+
+#endif

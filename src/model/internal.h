@@ -1,0 +1,81 @@
+/* What the model's own files share: making, changing and removing entities. */
+#ifndef SNAPTRAIL_MODEL_INTERNAL_H
+#define SNAPTRAIL_MODEL_INTERNAL_H
+
+#include "model/model.h"
+
+#define PROCESS_BUCKETS 1024u
+
+struct environment {
+	struct environment *next;
+	uint64_t hash;
+	struct value list; /* of strings NAME=value */
+};
+
+struct model {
+	struct entity **buckets;
+	size_t nbuckets, nentities; /* tombstones included */
+	struct entity *first[TABLE_COUNT], *last[TABLE_COUNT];
+	size_t count[TABLE_COUNT];
+	size_t bytes;               /* keys and values, roughly */
+	struct process *processes[PROCESS_BUCKETS];
+	struct process *recent;     /* the last one looked up */
+	struct environment *environments;
+	struct entity **graves;     /* tombstones in order of burial, a ring */
+	size_t graves_head, graves_count, graves_cap;
+	struct entity **ended;      /* ended agents and tasks in order, a ring */
+	size_t ended_head, ended_count, ended_cap;
+	char swarm[48];             /* the key of the session's swarm, "" before the first process */
+	uint64_t processes_seen, threads_seen;
+	uint32_t alive;
+	int64_t active_agents, running_tasks;
+	model_observer observe;
+	void *observe_arg;
+};
+
+/* The Change at work: when it holds and who made it. */
+struct moment {
+	struct model *m;
+	uint64_t time_ns, order;
+	uint32_t pid, tid;
+	uint8_t source;
+};
+
+/* For a Change that wants to set or delete a key: the entity (made when it is
+ * missing and `create`), or NULL when a newer fact of the key is known. */
+struct entity *entity_take(struct moment *at, enum table t, const char *key, size_t n, bool create);
+/* Removes it, leaving a tombstone. */
+void entity_bury(struct moment *at, struct entity *e);
+void entity_rename(struct moment *at, struct entity *e, const char *key, size_t n);
+struct entity *entity_new(struct model *m, enum table t, const char *key, size_t n);
+void entity_own(struct model *m, struct entity *e, struct process *p);
+
+/* Set a field, tell the observer when it differs.  Names are literals. */
+void field_take(struct moment *at, struct entity *e, const char *name, struct value v);
+void field_text(struct moment *at, struct entity *e, const char *name, const void *p, size_t n);
+void field_str(struct moment *at, struct entity *e, const char *name, const char *s);
+void field_int(struct moment *at, struct entity *e, const char *name, int64_t v);
+void field_ms(struct moment *at, struct entity *e, const char *name, uint64_t ns);
+/* Replaces the whole value of an entity; takes v. */
+void entity_assign(struct moment *at, struct entity *e, struct value v);
+void entity_born(struct moment *at, struct entity *e);
+
+/* An ended agent or task, to be forgotten when too many follow it. */
+void model_ended(struct moment *at, struct entity *e);
+
+struct process *process_get(struct model *m, uint32_t pid, bool create);
+struct environment *environment_get(struct model *m, uint64_t hash, bool create);
+
+/* The known fields of a table's entities. */
+enum field_kind { FIELD_TEXT, FIELD_INT, FIELD_REAL, FIELD_OBJECT };
+struct field {
+	const char *name;
+	uint32_t number;
+	enum field_kind kind;
+};
+const struct field *schema_fields(enum table t);
+
+#define ENDED_KEPT 1024u   /* ended agents and tasks that stay in the state */
+#define CHANNEL_KEPT 64u   /* messages that stay of a channel fed by hooks */
+
+#endif

@@ -1,0 +1,439 @@
+/* The tables: a hash of keys, lists in order, tombstones, bounded memory of
+ * what ended, and the setting of fields.  Knows nothing of what Changes mean;
+ * apply.c does. */
+#include "model/internal.h"
+
+#include <stdio.h>
+
+static const char *const names[TABLE_COUNT] = {
+	"", "agents", "tasks", "memory", "communications", "resources", "swarms", "metrics",
+};
+
+const char *table_name(enum table t) { return t < TABLE_COUNT ? names[t] : ""; }
+
+enum table table_by_name(const char *name, size_t n)
+{
+	for (int t = 1; t < TABLE_COUNT; t++)
+		if (strlen(names[t]) == n && memcmp(names[t], name, n) == 0)
+			return (enum table)t;
+	return (enum table)0;
+}
+
+struct model *model_new(void)
+{
+	struct model *m = xcalloc(1, sizeof *m);
+
+	m->nbuckets = 1024;
+	m->buckets = xcalloc(m->nbuckets, sizeof *m->buckets);
+	return m;
+}
+
+static void entity_free(struct entity *e)
+{
+	value_done(&e->value);
+	free(e);
+}
+
+void model_free(struct model *m)
+{
+	if (m == NULL)
+		return;
+	for (size_t i = 0; i < m->nbuckets; i++) {
+		for (struct entity *e = m->buckets[i], *next; e; e = next) {
+			next = e->chain;
+			entity_free(e);
+		}
+	}
+	for (size_t i = 0; i < PROCESS_BUCKETS; i++) {
+		for (struct process *p = m->processes[i], *next; p; p = next) {
+			next = p->next;
+			free(p);
+		}
+	}
+	for (struct environment *v = m->environments, *next; v; v = next) {
+		next = v->next;
+		value_done(&v->list);
+		free(v);
+	}
+	free(m->buckets);
+	free(m->graves);
+	free(m->ended);
+	free(m);
+}
+
+void model_observe(struct model *m, model_observer fn, void *arg)
+{
+	m->observe = fn;
+	m->observe_arg = arg;
+}
+
+size_t model_count(const struct model *m, enum table t) { return m->count[t]; }
+const struct entity *model_first(const struct model *m, enum table t) { return m->first[t]; }
+uint32_t model_processes_alive(const struct model *m) { return m->alive; }
+uint64_t model_processes_seen(const struct model *m) { return m->processes_seen; }
+uint64_t model_threads_seen(const struct model *m) { return m->threads_seen; }
+size_t model_size(const struct model *m) { return m->bytes + m->nentities * 48; }
+
+/* ---- the hash ---- */
+
+static uint64_t key_hash(enum table t, const char *key, size_t n)
+{
+	uint64_t h = 0x9e3779b97f4a7c15ull * (t + 1), word;
+
+	for (; n >= 8; key += 8, n -= 8) {
+		memcpy(&word, key, 8);
+		h = (h ^ word) * 0xff51afd7ed558ccdull;
+		h ^= h >> 32;
+	}
+	word = 0;
+	memcpy(&word, key, n);
+	h = (h ^ word ^ (uint64_t)n << 56) * 0xc4ceb9fe1a85ec53ull;
+	return h ^ h >> 29;
+}
+
+static struct entity *lookup(const struct model *m, enum table t, const char *key, size_t n, uint64_t hash)
+{
+	struct entity *e = m->buckets[hash & (m->nbuckets - 1)];
+
+	while (e && (e->hash != hash || e->table != t || e->key_len != n || memcmp(e->key, key, n)))
+		e = e->chain;
+	return e;
+}
+
+static void rehash(struct model *m)
+{
+	size_t bigger = m->nbuckets * 2;
+	struct entity **b = xcalloc(bigger, sizeof *b);
+
+	for (size_t i = 0; i < m->nbuckets; i++) {
+		for (struct entity *e = m->buckets[i], *next; e; e = next) {
+			next = e->chain;
+			e->chain = b[e->hash & (bigger - 1)];
+			b[e->hash & (bigger - 1)] = e;
+		}
+	}
+	free(m->buckets);
+	m->buckets = b;
+	m->nbuckets = bigger;
+}
+
+static void unhash(struct model *m, struct entity *e)
+{
+	struct entity **at = &m->buckets[e->hash & (m->nbuckets - 1)];
+
+	while (*at != e)
+		at = &(*at)->chain;
+	*at = e->chain;
+	m->nentities--;
+}
+
+static void hash_in(struct model *m, struct entity *e)
+{
+	if (m->nentities >= m->nbuckets)
+		rehash(m);
+	e->chain = m->buckets[e->hash & (m->nbuckets - 1)];
+	m->buckets[e->hash & (m->nbuckets - 1)] = e;
+	m->nentities++;
+}
+
+struct entity *model_find(const struct model *m, enum table t, const char *key, size_t n)
+{
+	struct entity *e = lookup(m, t, key, n, key_hash(t, key, n));
+
+	return e && !e->dead ? e : NULL;
+}
+
+/* ---- lists ---- */
+
+static void list_in(struct model *m, struct entity *e)
+{
+	e->prev = m->last[e->table];
+	e->next = NULL;
+	*(e->prev ? &e->prev->next : &m->first[e->table]) = e;
+	m->last[e->table] = e;
+	m->count[e->table]++;
+	m->bytes += e->key_len + 100;
+}
+
+static void list_out(struct model *m, struct entity *e)
+{
+	*(e->prev ? &e->prev->next : &m->first[e->table]) = e->next;
+	*(e->next ? &e->next->prev : &m->last[e->table]) = e->prev;
+	e->next = e->prev = NULL;
+	m->count[e->table]--;
+	m->bytes -= e->key_len + 100;
+}
+
+static void disown(struct entity *e)
+{
+	if (e->owner == NULL)
+		return;
+	*(e->owned_prev ? &e->owned_prev->owned_next : &e->owner->owned) = e->owned_next;
+	if (e->owned_next)
+		e->owned_next->owned_prev = e->owned_prev;
+	if (e->owner->agent == e)
+		e->owner->agent = NULL;
+	e->owner = NULL;
+}
+
+void entity_own(struct model *m, struct entity *e, struct process *p)
+{
+	(void)m;
+	disown(e);
+	e->owner = p;
+	e->owned_prev = NULL;
+	e->owned_next = p->owned;
+	if (p->owned)
+		p->owned->owned_prev = e;
+	p->owned = e;
+}
+
+struct entity *entity_new(struct model *m, enum table t, const char *key, size_t n)
+{
+	struct entity *e = xcalloc(1, sizeof *e + n + 1);
+
+	memcpy(e->key, key, n);
+	e->key_len = (uint32_t)n;
+	e->table = (uint8_t)t;
+	e->hash = key_hash(t, key, n);
+	e->value = t == TABLE_COMMUNICATIONS ? value_list() : t == TABLE_METRICS ? value_real(0) : value_object();
+	hash_in(m, e);
+	list_in(m, e);
+	return e;
+}
+
+/* ---- tombstones and what ended: rings of entities ---- */
+
+static void ring_push(struct entity ***ring, size_t *head, size_t *count, size_t *cap, struct entity *e)
+{
+	if (*count == *cap) {
+		size_t bigger = *cap ? *cap * 2 : 256;
+		struct entity **r = xmalloc(bigger * sizeof *r);
+
+		for (size_t i = 0; i < *count; i++)
+			r[i] = (*ring)[(*head + i) % *cap];
+		free(*ring);
+		*ring = r;
+		*head = 0;
+		*cap = bigger;
+	}
+	(*ring)[(*head + (*count)++) % *cap] = e;
+}
+
+void model_settle(struct model *m, uint64_t time_ns)
+{
+	while (m->graves_count) {
+		struct entity *e = m->graves[m->graves_head];
+
+		if (e && e->dead && e->time_ns >= time_ns)
+			return;
+		m->graves_head = (m->graves_head + 1) % m->graves_cap;
+		m->graves_count--;
+		if (e && e->dead) {
+			unhash(m, e);
+			entity_free(e);
+		}
+	}
+}
+
+/* A key that comes back to life leaves its grave empty. */
+static void unbury(struct model *m, struct entity *e)
+{
+	for (size_t i = m->graves_count; i-- > 0;) {
+		size_t at = (m->graves_head + i) % m->graves_cap;
+
+		if (m->graves[at] == e) {
+			m->graves[at] = NULL;
+			break;
+		}
+	}
+	e->dead = false;
+	e->value = e->table == TABLE_COMMUNICATIONS ? value_list() : e->table == TABLE_METRICS ? value_real(0) : value_object();
+	list_in(m, e);
+}
+
+void model_ended(struct moment *at, struct entity *e)
+{
+	struct model *m = at->m;
+
+	ring_push(&m->ended, &m->ended_head, &m->ended_count, &m->ended_cap, e);
+	while (m->ended_count > ENDED_KEPT) {
+		struct entity *old = m->ended[m->ended_head];
+
+		m->ended_head = (m->ended_head + 1) % m->ended_cap;
+		m->ended_count--;
+		if (old && !old->dead)
+			entity_bury(at, old);
+	}
+}
+
+static void forget_ended(struct model *m, const struct entity *e)
+{
+	for (size_t i = 0; i < m->ended_count; i++) {
+		size_t at = (m->ended_head + i) % m->ended_cap;
+
+		if (m->ended[at] == e)
+			m->ended[at] = NULL;
+	}
+}
+
+/* ---- changing entities ---- */
+
+static void tell(struct moment *at, const struct entity *e, const char *field, const struct value *before,
+		 const struct value *after)
+{
+	if (at->m->observe)
+		at->m->observe(at->m->observe_arg, e, field, before, after);
+}
+
+struct entity *entity_take(struct moment *at, enum table t, const char *key, size_t n, bool create)
+{
+	struct entity *e = lookup(at->m, t, key, n, key_hash(t, key, n));
+
+	if (e && (e->time_ns > at->time_ns || (e->time_ns == at->time_ns && e->order > at->order)))
+		return NULL;
+	if (e && e->dead) {
+		if (!create)
+			return NULL;
+		unbury(at->m, e);
+	} else if (e == NULL) {
+		if (!create)
+			return NULL;
+		e = entity_new(at->m, t, key, n);
+	}
+	e->time_ns = at->time_ns;
+	e->order = at->order;
+	e->source = at->source;
+	return e;
+}
+
+void entity_bury(struct moment *at, struct entity *e)
+{
+	struct model *m = at->m;
+
+	tell(at, e, "", &e->value, NULL);
+	if (e->table == TABLE_AGENTS || e->table == TABLE_TASKS)
+		forget_ended(m, e);
+	list_out(m, e);
+	disown(e);
+	value_done(&e->value);
+	e->dead = true;
+	e->time_ns = at->time_ns;
+	e->order = at->order;
+	ring_push(&m->graves, &m->graves_head, &m->graves_count, &m->graves_cap, e);
+}
+
+void entity_rename(struct moment *at, struct entity *e, const char *key, size_t n)
+{
+	struct entity *copy = lookup(at->m, e->table, key, n, key_hash(e->table, key, n));
+
+	if (copy)
+		return; /* renamed before */
+	copy = entity_new(at->m, e->table, key, n);
+	copy->value = value_copy(&e->value);
+	copy->time_ns = e->time_ns;
+	copy->order = e->order;
+	copy->source = e->source;
+	tell(at, copy, "", NULL, &copy->value);
+	for (size_t i = 0; i < at->m->ended_count; i++) {
+		size_t slot = (at->m->ended_head + i) % at->m->ended_cap;
+
+		if (at->m->ended[slot] == e)
+			at->m->ended[slot] = copy;
+	}
+	entity_bury(at, e);
+}
+
+void entity_born(struct moment *at, struct entity *e) { tell(at, e, "", NULL, &e->value); }
+
+void entity_assign(struct moment *at, struct entity *e, struct value v)
+{
+	if (!value_equal(&e->value, &v))
+		tell(at, e, "", e->value.n || e->table == TABLE_METRICS ? &e->value : NULL, &v);
+	value_done(&e->value);
+	e->value = v;
+}
+
+void field_take(struct moment *at, struct entity *e, const char *name, struct value v)
+{
+	size_t n = strlen(name);
+	struct value *old = value_get_n(&e->value, name, n);
+
+	if (old && value_equal(old, &v)) {
+		value_done(&v);
+		return;
+	}
+	tell(at, e, name, old, &v);
+	value_set(&e->value, name, n, true, v);
+}
+
+void field_text(struct moment *at, struct entity *e, const char *name, const void *p, size_t n)
+{
+	const struct value *old = value_get(&e->value, name);
+
+	if (old && old->type == VALUE_STRING && old->n == n && memcmp(old->bytes, p, n) == 0)
+		return;
+	field_take(at, e, name, value_text(p, n));
+}
+
+void field_str(struct moment *at, struct entity *e, const char *name, const char *s)
+{
+	field_text(at, e, name, s, strlen(s));
+}
+
+void field_int(struct moment *at, struct entity *e, const char *name, int64_t v)
+{
+	field_take(at, e, name, value_int(v));
+}
+
+void field_ms(struct moment *at, struct entity *e, const char *name, uint64_t ns)
+{
+	field_take(at, e, name, value_real((double)(ns / 1000) / 1000.0));
+}
+
+/* ---- processes ---- */
+
+struct process *process_get(struct model *m, uint32_t pid, bool create)
+{
+	struct process *p = m->recent;
+
+	if (p && p->pid == pid)
+		return p;
+	for (p = m->processes[pid % PROCESS_BUCKETS]; p && p->pid != pid; p = p->next)
+		;
+	if (p == NULL && create) {
+		p = xcalloc(1, sizeof *p);
+		p->pid = pid;
+		p->next = m->processes[pid % PROCESS_BUCKETS];
+		m->processes[pid % PROCESS_BUCKETS] = p;
+	}
+	if (p)
+		m->recent = p;
+	return p;
+}
+
+struct process *model_process(struct model *m, uint32_t pid) { return process_get(m, pid, false); }
+
+struct entity *model_process_entity(struct model *m, uint32_t pid, enum table t, const char *suffix)
+{
+	char key[300];
+	int n = snprintf(key, sizeof key, "p%u%s", pid, suffix);
+
+	return n > 0 && (size_t)n < sizeof key ? model_find(m, t, key, (size_t)n) : NULL;
+}
+
+struct environment *environment_get(struct model *m, uint64_t hash, bool create)
+{
+	struct environment *v = m->environments;
+
+	while (v && v->hash != hash)
+		v = v->next;
+	if (v == NULL && create) {
+		v = xcalloc(1, sizeof *v);
+		v->hash = hash;
+		v->list = value_list();
+		v->next = m->environments;
+		m->environments = v;
+	}
+	return v;
+}

@@ -1,0 +1,90 @@
+/* The state model: seven ordered tables of entities, changed by Changes.
+ *
+ * It does no I/O, has no threads and reads no clock: time arrives in Changes,
+ * so a replayed recording behaves like a live one.  A Change is taken for a
+ * key only when its (time, order) is greater than that of the key's last;
+ * deleted keys leave a tombstone until model_settle() passes them.
+ *
+ * One thread at a time. */
+#ifndef SNAPTRAIL_MODEL_MODEL_H
+#define SNAPTRAIL_MODEL_MODEL_H
+
+#include "base/buf.h"
+#include "model/value.h"
+#include "report/change.h"
+
+enum table {
+	TABLE_AGENTS = 1, TABLE_TASKS, TABLE_MEMORY, TABLE_COMMUNICATIONS, TABLE_RESOURCES, TABLE_SWARMS,
+	TABLE_METRICS, TABLE_COUNT,
+};
+
+struct entity {
+	struct entity *next, *prev;       /* in the table's order */
+	struct entity *owned_next, *owned_prev; /* of the same process */
+	struct process *owner;
+	struct entity *chain;             /* hash */
+	uint64_t hash;
+	uint64_t time_ns, order;          /* of the last Change taken */
+	struct value value;               /* an object; a list of messages; a bare number */
+	uint64_t dropped;                 /* messages that the bound let go */
+	uint8_t table, source;
+	bool dead;                        /* a tombstone: in no table */
+	uint32_t key_len;
+	char key[];                       /* NUL-terminated */
+};
+
+struct model;
+
+struct model *model_new(void);
+void model_free(struct model *m);
+
+/* Who made a Change. */
+struct origin {
+	uint32_t pid, tid;
+	uint64_t lane, order;
+};
+
+/* Applies one encoded Change whose stamp means `time_ns`.  False: damaged. */
+bool model_apply(struct model *m, const struct origin *o, uint64_t time_ns, const uint8_t *p, size_t n);
+
+/* Nothing stamped before `time_ns` will come any more. */
+void model_settle(struct model *m, uint64_t time_ns);
+
+/* Told of every field that changes; `field` "" means the whole entity.
+ * `before` or `after` is NULL where it was not there. */
+typedef void (*model_observer)(void *arg, const struct entity *e, const char *field, const struct value *before,
+			       const struct value *after);
+void model_observe(struct model *m, model_observer fn, void *arg);
+
+/* message SystemState. */
+void model_save(const struct model *m, uint64_t time_ns, struct buf *out);
+bool model_load(struct model *m, const uint8_t *p, size_t n);
+
+size_t model_count(const struct model *m, enum table t);
+const struct entity *model_first(const struct model *m, enum table t);
+struct entity *model_find(const struct model *m, enum table t, const char *key, size_t n);
+/* Bytes that model_save() would write, roughly: kept up to date cheaply. */
+size_t model_size(const struct model *m);
+
+const char *table_name(enum table t);
+enum table table_by_name(const char *name, size_t n);
+
+/* ---- what the engine asks of processes ---- */
+
+struct process {
+	struct process *next;
+	struct entity *owned;             /* all its entities but tombstones */
+	struct entity *agent;             /* may be NULL for a moment */
+	uint32_t pid;
+	uint32_t exec_count;
+	bool alive;
+	bool execing;
+};
+struct process *model_process(struct model *m, uint32_t pid);
+/* A process's entity: `p<pid>` + suffix. */
+struct entity *model_process_entity(struct model *m, uint32_t pid, enum table t, const char *suffix);
+uint32_t model_processes_alive(const struct model *m);
+uint64_t model_processes_seen(const struct model *m);
+uint64_t model_threads_seen(const struct model *m);
+
+#endif

@@ -1,0 +1,443 @@
+/* The state as message SystemState, and back.  One table of known fields says
+ * which name has which number; what does not fit its field exactly goes into
+ * `extra`, so that nothing handed over is lost. */
+#include "model/internal.h"
+
+#include <ctype.h>
+
+static const struct field agent_fields[] = {
+	{ "id", 1, FIELD_TEXT }, { "name", 2, FIELD_TEXT }, { "type", 3, FIELD_TEXT }, { "status", 4, FIELD_TEXT },
+	{ "parent", 5, FIELD_TEXT }, { "commandLine", 6, FIELD_TEXT }, { "currentTask", 7, FIELD_TEXT },
+	{ "createdAt", 8, FIELD_REAL }, { "lastActivity", 9, FIELD_REAL }, { "exitCode", 10, FIELD_INT },
+	{ "signal", 11, FIELD_TEXT }, { "endReason", 12, FIELD_TEXT }, { "execCount", 13, FIELD_INT },
+	{ "variables", 14, FIELD_OBJECT }, { "performance", 15, FIELD_OBJECT }, { "pid", 16, FIELD_INT },
+	{ "tid", 17, FIELD_INT }, { "executable", 18, FIELD_TEXT }, { "endedAt", 19, FIELD_REAL },
+	{ "startTicks", 20, FIELD_INT }, { "uid", 21, FIELD_INT }, { 0 },
+};
+static const struct field task_fields[] = {
+	{ "id", 1, FIELD_TEXT }, { "agentId", 2, FIELD_TEXT }, { "type", 3, FIELD_TEXT }, { "status", 4, FIELD_TEXT },
+	{ "progress", 5, FIELD_REAL }, { "startedAt", 6, FIELD_REAL }, { "completedAt", 7, FIELD_REAL },
+	{ "result", 8, FIELD_TEXT }, { "error", 9, FIELD_TEXT }, { "description", 10, FIELD_TEXT }, { 0 },
+};
+static const struct field memory_fields[] = {
+	{ "value", 1, FIELD_TEXT }, { "timestamp", 2, FIELD_REAL }, { "agentId", 3, FIELD_TEXT },
+	{ "type", 4, FIELD_TEXT }, { 0 },
+};
+static const struct field message_fields[] = {
+	{ "message", 1, FIELD_TEXT }, { "direction", 2, FIELD_TEXT }, { "source", 3, FIELD_TEXT },
+	{ "target", 4, FIELD_TEXT }, { "timestamp", 5, FIELD_REAL }, { "type", 6, FIELD_TEXT }, { 0 },
+};
+static const struct field resource_fields[] = {
+	{ "id", 1, FIELD_TEXT }, { "type", 2, FIELD_TEXT }, { "status", 3, FIELD_TEXT },
+	{ "allocation", 4, FIELD_OBJECT }, { "usage", 5, FIELD_OBJECT }, { "timestamp", 6, FIELD_REAL }, { 0 },
+};
+static const struct field swarm_fields[] = {
+	{ "id", 1, FIELD_TEXT }, { "topology", 2, FIELD_TEXT }, { "activeAgents", 3, FIELD_INT },
+	{ "runningTasks", 4, FIELD_INT }, { "coordinationStatus", 5, FIELD_TEXT }, { 0 },
+};
+
+const struct field *schema_fields(enum table t)
+{
+	switch (t) {
+	case TABLE_AGENTS: return agent_fields;
+	case TABLE_TASKS: return task_fields;
+	case TABLE_MEMORY: return memory_fields;
+	case TABLE_COMMUNICATIONS: return message_fields;
+	case TABLE_RESOURCES: return resource_fields;
+	case TABLE_SWARMS: return swarm_fields;
+	default: return NULL;
+	}
+}
+
+enum { EXTRA = 100, STAMP = 102 };
+
+static bool fits(const struct value *v, enum field_kind kind)
+{
+	switch (kind) {
+	case FIELD_TEXT: return v->type == VALUE_STRING;
+	case FIELD_INT: return v->type == VALUE_INT;
+	case FIELD_REAL: return v->type == VALUE_DOUBLE;
+	case FIELD_OBJECT: return v->type == VALUE_OBJECT && v->n > 0;
+	}
+	return false;
+}
+
+static void pack_field(const struct pair *p, const struct field *fields, struct buf *out)
+{
+	const struct field *f = fields;
+	size_t mark;
+
+	while (f->name && f->name != p->name && strcmp(f->name, p->name))
+		f++;
+	if (f->name && fits(&p->value, f->kind)) {
+		switch (f->kind) {
+		case FIELD_TEXT: pack_bytes(out, f->number, p->value.bytes, p->value.n); return;
+		case FIELD_INT: pack_uint(out, f->number, zigzag(p->value.integer)); return;
+		case FIELD_REAL: pack_real(out, f->number, p->value.real); return;
+		case FIELD_OBJECT:
+			mark = pack_begin(out, f->number);
+			object_pack(&p->value, out);
+			pack_end(out, mark);
+			return;
+		}
+	}
+	mark = pack_begin(out, EXTRA);
+	pair_pack(p, out);
+	pack_end(out, mark);
+}
+
+static void pack_fields(const struct value *v, const struct field *fields, struct buf *out)
+{
+	for (uint32_t i = 0; i < v->n; i++)
+		pack_field(&v->pairs[i], fields, out);
+}
+
+static void pack_stamp(const struct entity *e, uint32_t field, struct buf *out)
+{
+	size_t mark = pack_begin(out, field);
+
+	pack_fixed64(out, 1, e->time_ns);
+	pack_uint(out, 2, e->order);
+	if (e->source)
+		pack_uint(out, 3, e->source);
+	pack_end(out, mark);
+}
+
+static void pack_channel(const struct entity *e, struct buf *out)
+{
+	for (uint32_t i = 0; i < e->value.n; i++) {
+		size_t mark = pack_begin(out, 1);
+
+		pack_fields(&e->value.items[i], message_fields, out);
+		pack_end(out, mark);
+	}
+	if (e->dropped)
+		pack_uint(out, 2, e->dropped);
+	pack_stamp(e, STAMP, out);
+}
+
+static bool all_objects(const struct value *list)
+{
+	for (uint32_t i = 0; i < list->n; i++)
+		if (list->items[i].type != VALUE_OBJECT)
+			return false;
+	return list->type == VALUE_LIST;
+}
+
+static void pack_entity(const struct entity *e, struct buf *out)
+{
+	const struct field *fields = schema_fields(e->table);
+	size_t entry = pack_begin(out, e->table + 1u), mark;
+	bool shaped = e->table == TABLE_COMMUNICATIONS ? all_objects(&e->value) : e->value.type == VALUE_OBJECT;
+
+	pack_bytes(out, 1, e->key, e->key_len);
+	mark = pack_begin(out, 2);
+	if (e->table == TABLE_METRICS)
+		value_pack(&e->value, out);
+	else if (e->table == TABLE_COMMUNICATIONS && shaped)
+		pack_channel(e, out);
+	else if (shaped)
+		pack_fields(&e->value, fields, out);
+	if (e->table != TABLE_METRICS && !(e->table == TABLE_COMMUNICATIONS && shaped))
+		pack_stamp(e, STAMP, out);
+	pack_end(out, mark);
+	if (e->table == TABLE_METRICS) {
+		pack_stamp(e, 3, out);
+	} else if (!shaped) { /* not of its table's shape: kept whole */
+		mark = pack_begin(out, 3);
+		value_pack(&e->value, out);
+		pack_end(out, mark);
+	}
+	pack_end(out, entry);
+}
+
+void model_save(const struct model *m, uint64_t time_ns, struct buf *out)
+{
+	pack_fixed64(out, 1, time_ns);
+	for (int t = 1; t < TABLE_COUNT; t++)
+		for (const struct entity *e = m->first[t]; e; e = e->next)
+			pack_entity(e, out);
+	for (const struct environment *v = m->environments; v; v = v->next) {
+		size_t mark = pack_begin(out, 10);
+
+		pack_fixed64(out, 1, v->hash);
+		for (uint32_t i = 0; i < v->list.n; i++)
+			pack_bytes(out, 2, v->list.items[i].bytes, v->list.items[i].n);
+		pack_end(out, mark);
+	}
+	for (size_t i = 0; i < m->graves_count; i++) {
+		const struct entity *e = m->graves[(m->graves_head + i) % m->graves_cap];
+		size_t mark;
+
+		if (e == NULL || !e->dead)
+			continue;
+		mark = pack_begin(out, 11);
+		pack_uint(out, 1, e->table);
+		pack_bytes(out, 2, e->key, e->key_len);
+		pack_stamp(e, 3, out);
+		pack_end(out, mark);
+	}
+}
+
+/* ---- loading ---- */
+
+static bool load_stamp(struct entity *e, const struct wire *from)
+{
+	struct wire w;
+	size_t pos = 0;
+	int r;
+
+	while ((r = wire_next(from->b.p, from->b.n, &pos, &w)) > 0) {
+		if (w.field == 1 && w.type == 1)
+			e->time_ns = w.u;
+		else if (w.field == 2 && w.type == 0)
+			e->order = w.u;
+		else if (w.field == 3 && w.type == 0)
+			e->source = (uint8_t)w.u;
+	}
+	return r == 0;
+}
+
+static bool load_field(struct value *object, const struct field *f, const struct wire *w)
+{
+	struct value v = { 0 };
+
+	switch (f->kind) {
+	case FIELD_TEXT:
+		if (w->type != 2)
+			return false;
+		v = value_text(w->b.p, w->b.n);
+		break;
+	case FIELD_INT:
+		if (w->type != 0)
+			return false;
+		v = value_int((int64_t)(w->u >> 1) ^ -(int64_t)(w->u & 1));
+		break;
+	case FIELD_REAL:
+		if (w->type != 1)
+			return false;
+		v.type = VALUE_DOUBLE;
+		memcpy(&v.real, &w->u, 8);
+		break;
+	case FIELD_OBJECT:
+		if (w->type != 2 || !object_unpack(&v, w->b.p, w->b.n, 0))
+			return false;
+		break;
+	}
+	value_set(object, f->name, strlen(f->name), true, v);
+	return true;
+}
+
+/* An entity's message into an object; its stamp into e, when there is one. */
+static bool load_fields(struct value *object, const struct field *fields, const struct bytes *b, struct entity *e)
+{
+	struct wire w;
+	size_t pos = 0;
+	int r;
+
+	while ((r = wire_next(b->p, b->n, &pos, &w)) > 0) {
+		const struct field *f = fields;
+
+		if (w.field == STAMP && w.type == 2) {
+			if (e && !load_stamp(e, &w))
+				return false;
+			continue;
+		}
+		if (w.field == EXTRA && w.type == 2) {
+			if (!pair_unpack(object, w.b.p, w.b.n, 0))
+				return false;
+			continue;
+		}
+		while (f->name && f->number != w.field)
+			f++;
+		if (f->name && !load_field(object, f, &w))
+			return false;
+	}
+	return r == 0;
+}
+
+static bool load_channel(struct entity *e, const struct bytes *b)
+{
+	struct wire w;
+	size_t pos = 0;
+	int r;
+
+	while ((r = wire_next(b->p, b->n, &pos, &w)) > 0) {
+		if (w.field == 1 && w.type == 2) {
+			struct value v = value_object();
+
+			if (!load_fields(&v, message_fields, &w.b, NULL)) {
+				value_done(&v);
+				return false;
+			}
+			value_push(&e->value, v);
+		} else if (w.field == 2 && w.type == 0) {
+			e->dropped = w.u;
+		} else if (w.field == STAMP && w.type == 2 && !load_stamp(e, &w)) {
+			return false;
+		}
+	}
+	return r == 0;
+}
+
+static bool load_value(struct entity *e, const struct wire *w)
+{
+	if (e->table == TABLE_METRICS && w->field == 3)
+		return load_stamp(e, w);
+	if (e->table == TABLE_METRICS || w->field == 3) {
+		value_done(&e->value);
+		return value_unpack(&e->value, w->b.p, w->b.n, 0);
+	}
+	if (e->table == TABLE_COMMUNICATIONS)
+		return load_channel(e, &w->b);
+	return load_fields(&e->value, schema_fields(e->table), &w->b, e);
+}
+
+/* "p123", "p123/..." belong to process 123; "p123~..." to one that is gone. */
+static uint32_t key_pid(const char *key, bool *ret_whole)
+{
+	uint32_t pid = 0;
+	const char *s = key + 1;
+
+	if (key[0] != 'p' || !isdigit((unsigned char)*s))
+		return 0;
+	while (isdigit((unsigned char)*s))
+		pid = pid * 10 + (uint32_t)(*s++ - '0');
+	*ret_whole = *s == 0;
+	return *s == 0 || *s == '/' ? pid : 0;
+}
+
+static bool text_is(const struct value *object, const char *name, const char *text)
+{
+	const struct value *v = value_get(object, name);
+
+	return v && v->type == VALUE_STRING && strcmp(v->bytes, text) == 0;
+}
+
+/* Puts a loaded entity back among its process's. */
+static void adopt(struct model *m, struct entity *e)
+{
+	bool whole = false, ended = text_is(&e->value, "status", "terminated") || text_is(&e->value, "status", "error");
+	uint32_t pid = key_pid(e->key, &whole);
+	struct moment at = { .m = m };
+
+	if (e->table == TABLE_SWARMS && m->swarm[0] == 0 && e->key_len < sizeof m->swarm)
+		memcpy(m->swarm, e->key, e->key_len + 1u);
+	if (e->table == TABLE_TASKS && text_is(&e->value, "status", "running"))
+		m->running_tasks++;
+	else if (e->table == TABLE_TASKS)
+		model_ended(&at, e);
+	if (e->table == TABLE_AGENTS && ended)
+		model_ended(&at, e);
+	else if (e->table == TABLE_AGENTS)
+		m->active_agents++;
+	if (pid == 0)
+		return;
+	struct process *p = process_get(m, pid, true);
+
+	entity_own(m, e, p);
+	if (e->table == TABLE_AGENTS && whole) {
+		const struct value *execs = value_get(&e->value, "execCount");
+
+		p->agent = e;
+		p->alive = !ended;
+		m->alive += p->alive;
+		p->exec_count = execs && execs->type == VALUE_INT ? (uint32_t)execs->integer : 0;
+	}
+}
+
+static bool load_entry(struct model *m, enum table t, const struct bytes *b)
+{
+	struct bytes key = BYTES("", 0);
+	struct entity *e = NULL;
+	struct wire w;
+	size_t pos = 0;
+	int r;
+
+	while ((r = wire_next(b->p, b->n, &pos, &w)) > 0) {
+		if (w.type != 2)
+			return false;
+		if (w.field == 1) {
+			key = w.b;
+			continue;
+		}
+		if (e == NULL)
+			e = entity_new(m, t, key.p, key.n);
+		if ((w.field == 2 || w.field == 3) && !load_value(e, &w))
+			return false;
+	}
+	if (r == 0 && e)
+		adopt(m, e);
+	return r == 0;
+}
+
+static bool load_environment(struct model *m, const struct bytes *b)
+{
+	struct environment *v = NULL;
+	struct wire w;
+	size_t pos = 0;
+	int r;
+
+	while ((r = wire_next(b->p, b->n, &pos, &w)) > 0) {
+		if (w.field == 1 && w.type == 1)
+			v = environment_get(m, w.u, true);
+		else if (w.field == 2 && w.type == 2 && v)
+			value_push(&v->list, value_text(w.b.p, w.b.n));
+	}
+	return r == 0;
+}
+
+static bool load_tombstone(struct model *m, const struct bytes *b)
+{
+	struct bytes key = BYTES("", 0);
+	struct wire w, stamp = { 0 };
+	uint64_t table = 0;
+	size_t pos = 0;
+	struct entity *e;
+	struct moment at = { .m = m };
+	int r;
+
+	while ((r = wire_next(b->p, b->n, &pos, &w)) > 0) {
+		if (w.field == 1 && w.type == 0)
+			table = w.u;
+		else if (w.field == 2 && w.type == 2)
+			key = w.b;
+		else if (w.field == 3 && w.type == 2)
+			stamp = w;
+	}
+	if (r < 0 || table == 0 || table >= TABLE_COUNT || model_find(m, (enum table)table, key.p, key.n))
+		return r == 0;
+	e = entity_new(m, (enum table)table, key.p, key.n);
+	if (!load_stamp(e, &stamp))
+		return false;
+	at.time_ns = e->time_ns;
+	at.order = e->order;
+	entity_bury(&at, e);
+	return true;
+}
+
+bool model_load(struct model *m, const uint8_t *p, size_t n)
+{
+	model_observer quiet = m->observe;
+	struct wire w;
+	size_t pos = 0;
+	int r;
+
+	m->observe = NULL;
+	while ((r = wire_next(p, n, &pos, &w)) > 0) {
+		bool good = true;
+
+		if (w.type == 2 && w.field >= 2 && w.field <= 8)
+			good = load_entry(m, (enum table)(w.field - 1), &w.b);
+		else if (w.type == 2 && w.field == 10)
+			good = load_environment(m, &w.b);
+		else if (w.type == 2 && w.field == 11)
+			good = load_tombstone(m, &w.b);
+		if (!good) {
+			r = -1;
+			break;
+		}
+	}
+	m->observe = quiet;
+	return r == 0;
+}

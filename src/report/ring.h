@@ -1,0 +1,158 @@
+/* The shared mapping between a target and the engine: board, slots, lanes.
+ *
+ * The board is one preallocated file of a session on tmpfs, mapped whole by
+ * every process of it: a header page (identity, clock, what to hook, losses),
+ * a page of known environments, a page of redaction words, then slots.  A slot
+ * is a thread's small inline lane (and, for a process's first thread, the
+ * gauges of its descriptors): a forked child takes one with two atomic
+ * instructions and no system call.  A thread that outgrows its slot makes a
+ * ring file of its own, which is the same struct lane with more room.
+ *
+ * A lane has one producer, its thread, and one consumer, whoever holds the
+ * session's lease.  Offsets count bytes of the stream and never wrap; a record
+ * starts at a multiple of 8 and never crosses the end of the data:
+ *
+ *     u64 header = position tag (32 bits: offset / 8 + 1) | length << 32 | state << 56
+ *     length bytes: tag of LaneRun.changes, length, Change
+ *
+ * The producer moves `reserve` first (one instruction, so a signal handler
+ * may nest), stamps, fills in, and stores the header as FINISHED last.  The
+ * consumer reads from `tail` while headers are finished.  A record whose
+ * writer was lost (siglongjmp, cancellation) stays UNFINISHED and is voided by
+ * the consumer; the position tag tells a header from the bytes that were there
+ * a round earlier.
+ *
+ * No lock, no pointer, no descriptor: everything here survives kill -9. */
+#ifndef SNAPTRAIL_REPORT_RING_H
+#define SNAPTRAIL_REPORT_RING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BOARD_MAGIC 0x31445242504e5331ull /* "1SNPBRD1" */
+#define BOARD_VERSION 1u
+#define BOARD_SLOTS 120u
+#define SLOT_BYTES 8192u
+#define SLOT_DATA_OFFSET 4096u
+#define SLOT_DATA_BYTES 4096u
+#define SLOT_GAUGES 128u
+#define BOARD_SLOTS_OFFSET 16384u
+#define BOARD_BYTES (BOARD_SLOTS_OFFSET + BOARD_SLOTS * SLOT_BYTES)
+
+#define LANE_MAGIC 0x314e414c504e5331ull
+#define LANE_HEADER_BYTES 4096u /* of a ring file: lane at 0, data behind */
+
+enum hook_group {
+	GROUP_PROCESS = 1, GROUP_THREAD = 2, GROUP_STATUS = 4, GROUP_MEMORY = 8, GROUP_RESOURCE = 16,
+	GROUP_COMMUNICATION = 32, GROUP_ALL = 63,
+};
+
+enum lane_state {
+	LANE_FREE = 0,
+	LANE_CLAIMED = 1, /* being set up: pid is valid, nothing else */
+	LANE_LIVE = 2,
+	LANE_CLOSED = 3,  /* the producer moved on or ended; to be drained and freed */
+};
+
+enum record_state { RECORD_UNFINISHED = 1, RECORD_FINISHED = 2, RECORD_VOID = 3 };
+
+struct lane {
+	/* the producer's line */
+	uint64_t reserve;
+	uint64_t tail_seen;       /* its copy of tail */
+	uint64_t hold;            /* a stamp that will be reported later; 0: none */
+	uint64_t lost;            /* reports dropped for want of room */
+	uint64_t lost_first, lost_last; /* stamps of the first and last of them since lost was 0 */
+	uint64_t pad0[2];
+	/* the consumer's line */
+	uint64_t tail;
+	uint64_t pad1[7];
+	/* identity, written once before LANE_LIVE */
+	uint64_t magic;
+	uint32_t state;
+	uint32_t pid;             /* in the producer's own namespace */
+	uint32_t tid;
+	uint32_t size_bytes;      /* of the data, a power of two */
+	uint32_t data_offset;     /* of the data from the lane's start */
+	uint32_t serial;          /* of the ring file, 0 for a slot */
+	uint64_t claimed_stamp;
+	uint64_t pad2[3];
+};
+_Static_assert(sizeof(struct lane) == 192, "three lines");
+
+struct gauge {
+	uint64_t bytes_read, bytes_written, calls;
+};
+
+/* Behind the lane in a process's first slot. */
+struct slot_gauges {
+	uint32_t used;            /* nonzero: this slot holds the gauges of `pid` */
+	uint32_t more_serial;     /* file g.<pid>.<serial> with gauges of higher descriptors; 0 none */
+	uint64_t pad;
+	struct gauge fd[SLOT_GAUGES];
+};
+#define SLOT_GAUGES_OFFSET 256u
+#define MORE_GAUGES 4096u
+_Static_assert(SLOT_GAUGES_OFFSET + sizeof(struct slot_gauges) <= SLOT_DATA_OFFSET, "a slot's first page");
+
+#define BOARD_ENVS 512u
+#define BOARD_WORDS_BYTES 4096u
+
+struct board {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t size_bytes;
+	char session_id[24];
+	char boot_id[40];
+	uint64_t created_mono_ns;
+	int64_t session_offset_ns;  /* session time = CLOCK_MONOTONIC + this */
+	uint32_t use_tsc;
+	uint32_t groups;            /* enum hook_group, a set */
+	uint32_t lane_bytes;        /* of a first ring file */
+	uint32_t lane_max_bytes;
+	uint32_t redact;
+	uint32_t slots;
+	uint32_t recorder_pid;
+	uint32_t root_pid;
+	/* doorbell */
+	uint32_t sleeping;          /* the consumer waits on `bell` */
+	uint32_t bell;              /* futex word */
+	uint32_t ring_serial;       /* given to the last ring file that was begun */
+	uint32_t rings_ready;       /* ring files renamed into place: look again when it moves */
+	uint32_t closing;           /* the session is over: new processes stay out */
+	uint64_t no_lane;           /* reports lost because no lane could be had */
+	uint64_t no_lane_first, no_lane_last;
+	uint64_t voided;
+	char error[256];            /* the first error of any process */
+	uint64_t calibration[3];    /* tick, session ns, rate: the line in force, for readers */
+	/* the stage, for readers of a live session */
+	uint64_t stage_serial;      /* bumped by the recorder before stage files go away */
+	uint64_t cut_ns;            /* the last snapshot describes this instant */
+};
+#define BOARD_ENVS_OFFSET 4096u
+#define BOARD_WORDS_OFFSET 8192u
+_Static_assert(sizeof(struct board) <= BOARD_ENVS_OFFSET, "the header page");
+
+static inline uint64_t *board_envs(struct board *b) { return (uint64_t *)((char *)b + BOARD_ENVS_OFFSET); }
+static inline char *board_words(struct board *b) { return (char *)b + BOARD_WORDS_OFFSET; }
+static inline struct lane *board_slot(struct board *b, uint32_t i)
+{
+	return (struct lane *)((char *)b + BOARD_SLOTS_OFFSET + (size_t)i * SLOT_BYTES);
+}
+static inline uint8_t *lane_data(struct lane *l) { return (uint8_t *)l + l->data_offset; }
+static inline struct slot_gauges *slot_gauges(struct lane *slot)
+{
+	return (struct slot_gauges *)((char *)slot + SLOT_GAUGES_OFFSET);
+}
+
+static inline uint64_t record_header(uint64_t pos, uint32_t len, uint32_t state)
+{
+	return (uint32_t)(pos / 8 + 1) | (uint64_t)len << 32 | (uint64_t)state << 56;
+}
+static inline bool record_is_at(uint64_t header, uint64_t pos) { return (uint32_t)header == (uint32_t)(pos / 8 + 1); }
+static inline uint32_t record_len(uint64_t header) { return (uint32_t)(header >> 32) & 0xffffff; }
+static inline uint32_t record_state(uint64_t header) { return (uint32_t)(header >> 56); }
+static inline uint32_t record_extent(uint32_t len) { return 8 + ((len + 7) & ~7u); }
+
+#endif

@@ -1,0 +1,302 @@
+/* snaptrail: a flight recorder and time machine for the state of unmodified
+ * Linux programs.  The public interface of libsnaptrail.
+ *
+ * Conventions.  Calls return 0 (or a count) or a negative errno with a fixed
+ * meaning: -EINVAL bad argument or configuration, -ENOENT not found, -EMLINK
+ * ambiguous, -EBADMSG damaged, -EBUSY being recorded or locked, -EPROTO
+ * incompatible, -ENOEXEC cannot be injected, -ENODATA unknowable.
+ * snaptrail_error() has the line of detail.  Results come last, in `ret_`
+ * parameters.  Times are nanoseconds since the epoch on the session's own
+ * clock: monotonic, labelled as wall clock when the session began.
+ *
+ * Threads: different `struct snaptrail` handles are independent; one handle
+ * is used by one thread at a time.  The library never prints, never exits. */
+#ifndef SNAPTRAIL_H
+#define SNAPTRAIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#pragma GCC visibility push(default)
+
+/* ---- errors and version ---- */
+
+/* What a negative result means, in words. */
+const char *snaptrail_strerror(int code);
+/* The detail of the last failing call on this thread: one line, maybe "". */
+const char *snaptrail_error(void);
+const char *snaptrail_version(void);
+
+/* ---- configuration ---- */
+
+struct snaptrail_config;
+
+/* Built-in defaults < system < user < `file` (or $SNAPTRAIL_CONFIG) < profile
+ * (or $SNAPTRAIL_PROFILE) < SNAPTRAIL_* environment.  NULL file and profile:
+ * none given.  -EINVAL names file, line and a "did you mean". */
+int snaptrail_config_load(const char *file, const char *profile, struct snaptrail_config **ret);
+void snaptrail_config_free(struct snaptrail_config *c);
+/* A flag's word: sets "section.key" as the command line would. */
+int snaptrail_config_set(struct snaptrail_config *c, const char *key, const char *value, const char *origin);
+/* The i-th key: "section.key", its value as text, where it came from, what it
+ * means.  -ENOENT past the last. */
+int snaptrail_config_at(const struct snaptrail_config *c, size_t i, const char **ret_key,
+                        const char **ret_value, const char **ret_origin, const char **ret_doc);
+/* Checks one file alone. */
+int snaptrail_config_check(const char *file);
+/* The store folder that it means (option, environment, default). */
+const char *snaptrail_config_store(const struct snaptrail_config *c);
+const char *snaptrail_config_profile(const struct snaptrail_config *c);
+
+/* ---- values ---- */
+
+enum snaptrail_type {
+	SNAPTRAIL_NULL = 1, SNAPTRAIL_BOOL, SNAPTRAIL_INT, SNAPTRAIL_UINT, SNAPTRAIL_DOUBLE,
+	SNAPTRAIL_STRING, /* bytes that are text; may still hold invalid UTF-8 */
+	SNAPTRAIL_BYTES, SNAPTRAIL_LIST, SNAPTRAIL_OBJECT,
+};
+
+struct snaptrail_value;
+
+enum snaptrail_type snaptrail_value_type(const struct snaptrail_value *v);
+bool snaptrail_value_bool(const struct snaptrail_value *v);
+int64_t snaptrail_value_int(const struct snaptrail_value *v);
+uint64_t snaptrail_value_uint(const struct snaptrail_value *v);
+double snaptrail_value_double(const struct snaptrail_value *v);
+const char *snaptrail_value_bytes(const struct snaptrail_value *v, size_t *ret_len);
+/* Items of a list or pairs of an object, in order. */
+size_t snaptrail_value_count(const struct snaptrail_value *v);
+const struct snaptrail_value *snaptrail_value_at(const struct snaptrail_value *v, size_t i);
+const char *snaptrail_value_name_at(const struct snaptrail_value *v, size_t i, size_t *ret_len);
+/* The field of an object, or NULL. */
+const struct snaptrail_value *snaptrail_value_get(const struct snaptrail_value *v, const char *name);
+bool snaptrail_value_equal(const struct snaptrail_value *a, const struct snaptrail_value *b);
+
+/* ---- tables ---- */
+
+enum snaptrail_table {
+	SNAPTRAIL_AGENTS = 1, SNAPTRAIL_TASKS, SNAPTRAIL_MEMORY, SNAPTRAIL_COMMUNICATIONS,
+	SNAPTRAIL_RESOURCES, SNAPTRAIL_SWARMS, SNAPTRAIL_METRICS,
+};
+#define SNAPTRAIL_TABLES 7
+const char *snaptrail_table_name(enum snaptrail_table t);
+
+/* ---- a store ---- */
+
+struct snaptrail;
+
+#define SNAPTRAIL_CREATE 1u   /* make the store when it is missing */
+#define SNAPTRAIL_READ_ONLY 2u /* do not even salvage crashed sessions */
+
+/* Opens the store that the configuration means.  Sessions whose recorder died
+ * are salvaged first, unless SNAPTRAIL_READ_ONLY. */
+int snaptrail_open(const struct snaptrail_config *c, unsigned flags, struct snaptrail **ret);
+void snaptrail_close(struct snaptrail *st);
+
+struct snaptrail_session {
+	char id[17];
+	const char *name, *command, *profile, *note;
+	uint64_t started_ns, ended_ns;  /* ended 0: not ended */
+	uint64_t last_ns;               /* the last instant it covers */
+	int pid;                        /* of its first process */
+	int64_t exit_status;            /* wait status of the first process, -1 unknown */
+	bool live;                      /* a recorder is at work on it */
+	int recorder_pid;               /* when live */
+	uint64_t snapshots, changes, coalesced, lost, dropped, stored_bytes;
+};
+
+/* Sessions in order of start.  Strings live until the next call on `st`. */
+int snaptrail_session_at(struct snaptrail *st, size_t i, struct snaptrail_session *ret);
+/* By name; NULL: SNAPTRAIL_SESSION, else the one that started last. */
+int snaptrail_session_find(struct snaptrail *st, const char *name, struct snaptrail_session *ret);
+
+struct snaptrail_snapshot {
+	char id[17], base_id[17];
+	const char *session;            /* its session's name */
+	const char *type;               /* "full" or "incremental" */
+	const char *origin;             /* start manual automatic exit crash import */
+	const char *description;        /* "" for none */
+	const char *const *tags;        /* NULL-terminated, sorted */
+	uint64_t time_ns, created_ns, expires_ns, creation_ns;
+	uint64_t seq, changes, coalesced, lost;
+	uint64_t agents, tasks, memory; /* entries in the state then */
+	uint64_t size_bytes, stored_bytes;
+	char checksum[17];
+	bool compressed;
+};
+
+struct snaptrail_query {
+	const char *session;            /* name, or NULL: the session that started last */
+	bool all_sessions;
+	const char *const *tags_all, *const *tags_any, *const *tags_none; /* NULL-terminated or NULL */
+	uint64_t since_ns, until_ns;    /* since <= time < until; 0: open */
+	const char *type;               /* "full", "incremental" or NULL */
+	enum { SNAPTRAIL_BY_TIME = 0, SNAPTRAIL_BY_SIZE, SNAPTRAIL_BY_TAGS } sort;
+	bool reverse;
+	bool limited;                   /* limit counts only when set: a limit of 0 is none */
+	size_t limit, offset;
+};
+
+/* Calls back for each snapshot that matches; a nonzero result of the callback
+ * stops and is returned.  Returns the number of matches otherwise. */
+int64_t snaptrail_list(struct snaptrail *st, const struct snaptrail_query *q,
+                       int (*each)(void *arg, const struct snaptrail_snapshot *s), void *arg);
+
+/* ---- references ---- */
+
+/* Durations: `30s`, `1h30m`, `500ms`, `2d`; a unit is needed. */
+int snaptrail_parse_duration(const char *text, uint64_t *ret_ns);
+/* TIME as in the manual: RFC 3339, 14:03:22.517, -5m, +30s, epoch s/ms/ns.
+ * `start_ns` is the session's start, `now_ns` the present. */
+int snaptrail_parse_time(const char *text, uint64_t start_ns, uint64_t now_ns, uint64_t *ret_ns);
+
+/* Where a REF leads: an instant of a session, maybe a snapshot. */
+struct snaptrail_point {
+	char session[256];
+	uint64_t time_ns;
+	bool live;                      /* the present of a live session */
+	bool is_snapshot;
+	struct snaptrail_snapshot snapshot;
+};
+/* REF: id, unique prefix, latest, first, live, tag:NAME, mark:NAME, @TIME,
+ * #SEQ, REF~N, SESSION/REF.  `session`: where unqualified ones look, or NULL. */
+int snaptrail_resolve(struct snaptrail *st, const char *session, const char *ref, struct snaptrail_point *ret);
+
+enum snaptrail_direction { SNAPTRAIL_EITHER = 0, SNAPTRAIL_BEFORE, SNAPTRAIL_AFTER };
+int snaptrail_nearest(struct snaptrail *st, const char *session, uint64_t time_ns,
+                      enum snaptrail_direction dir, struct snaptrail_snapshot *ret);
+
+/* ---- states ---- */
+
+struct snaptrail_state;
+
+/* The whole state at a point.  -ENODATA before the recording began. */
+int snaptrail_state_at(struct snaptrail *st, const struct snaptrail_point *p, struct snaptrail_state **ret);
+void snaptrail_state_free(struct snaptrail_state *s);
+uint64_t snaptrail_state_time(const struct snaptrail_state *s);
+const char *snaptrail_state_session(const struct snaptrail_state *s);
+/* Changes merged away in the tick that holds this instant: 0 when the instant is exact. */
+uint64_t snaptrail_state_coalesced(const struct snaptrail_state *s);
+/* Reports known to be missing in a gap that touches this instant. */
+uint64_t snaptrail_state_lost(const struct snaptrail_state *s);
+size_t snaptrail_state_count(const struct snaptrail_state *s, enum snaptrail_table t);
+/* Entities in order.  `ret_source`: where the last fact came from. */
+int snaptrail_state_each(const struct snaptrail_state *s, enum snaptrail_table t,
+                         int (*each)(void *arg, const char *key, size_t key_len, const struct snaptrail_value *v,
+                                     const char *source, uint64_t changed_ns), void *arg);
+const struct snaptrail_value *snaptrail_state_get(const struct snaptrail_state *s, enum snaptrail_table t,
+                                                  const char *key, size_t key_len);
+
+/* PATH = [table:]key[#field.path], `*` crosses `/`, `?` is one byte. */
+bool snaptrail_path_match(const char *path, enum snaptrail_table t, const char *key, size_t key_len);
+/* The field part of PATH behind '#', or NULL. */
+const char *snaptrail_path_field(const char *path);
+
+/* ---- differences ---- */
+
+struct snaptrail_difference {
+	enum snaptrail_table table;
+	char op;                        /* 'a' added, 'r' removed, 'u' updated */
+	const char *key;
+	size_t key_len;
+	const char *field;              /* updated: which field; "" for a bare value */
+	const struct snaptrail_value *before, *after; /* NULL where it was not there */
+};
+/* Calls back table by table, key by key, field by field.  Returns the number
+ * of entities that differ; ret_changed[t] has it per table (index by table). */
+int64_t snaptrail_diff(const struct snaptrail_state *a, const struct snaptrail_state *b,
+                       uint64_t ret_changed[SNAPTRAIL_TABLES + 1],
+                       int (*each)(void *arg, const struct snaptrail_difference *d), void *arg);
+
+/* ---- history ---- */
+
+struct snaptrail_event {
+	uint64_t time_ns, seq;          /* seq: the Change's number in the session, as in #SEQ */
+	const char *session;
+	enum snaptrail_table table;
+	const char *key;
+	size_t key_len;
+	const char *field;              /* "" for the whole entity */
+	bool deleted;                   /* op delete, else set */
+	const struct snaptrail_value *before, *after;
+	const char *source;
+	const char *kind;               /* the Change's kind, e.g. "fd_opened" */
+	uint64_t coalesced;             /* changes it stands for beside itself */
+};
+struct snaptrail_log_query {
+	const char *session;
+	const char *path;               /* GLOB or NULL */
+	uint64_t since_ns, until_ns;    /* since <= time < until; 0: open */
+};
+/* Every change of value in order of time. */
+int64_t snaptrail_log(struct snaptrail *st, const struct snaptrail_log_query *q,
+                      int (*each)(void *arg, const struct snaptrail_event *e), void *arg);
+
+/* ---- care ---- */
+
+struct snaptrail_stats {
+	uint64_t snapshots, full, incremental, sessions;
+	uint64_t segments, segment_bytes, raw_bytes, stored_bytes;
+	uint64_t creation_ns_total, creation_ns_p50, creation_ns_p95, creation_ns_max;
+	uint64_t compressed;            /* snapshots that are */
+	uint64_t changes, coalesced, lost, dropped;
+	uint64_t memory_bytes, memory_items, memory_hits, memory_misses, memory_evicted;
+};
+int snaptrail_stats(struct snaptrail *st, const char *session, struct snaptrail_stats *ret);
+struct snaptrail_gap { const char *session, *cause; uint64_t from_ns, to_ns, lost; };
+int snaptrail_gap_at(struct snaptrail *st, size_t i, struct snaptrail_gap *ret);
+
+/* Returns 0 all well, 1 only torn tails, -EBADMSG damage. */
+int snaptrail_verify(struct snaptrail *st,
+                     void (*found)(void *arg, const char *kind, const char *file, uint64_t offset, const char *what),
+                     void *arg, uint64_t *ret_records);
+
+/* ---- recording ---- */
+
+/* What `run` has to say at its end. */
+struct snaptrail_summary {
+	char session[256];
+	char store[4096];
+	uint64_t duration_ns;
+	uint64_t snapshots, changes, coalesced, lost, stored_bytes, raw_bytes;
+	uint64_t processes, threads;
+	uint64_t recorder_cpu_ns, target_cpu_ns;
+	uint32_t remaining;             /* processes that live on with a detached recorder */
+	uint32_t uninjected;            /* seen in /proc alone */
+	char error[512];                /* the recorder's last error, "" for none */
+};
+
+struct snaptrail_run_options {
+	const char *session;            /* NULL: SNAPTRAIL_SESSION or <comm>-<pid>-<time> */
+	const char *const *tags;        /* for the first snapshot; NULL-terminated or NULL */
+	char *const *argv;
+	bool wait;                      /* for all processes of the session */
+	bool detach;                    /* execute the target in place */
+	bool proc_only;                 /* record what cannot be injected from /proc alone */
+};
+
+/* Records argv[0] until it ends.  *ret_status is its wait status.
+ * -ENOEXEC cannot be injected (detail says why), -ENOENT / -EACCES no such
+ * program / not executable, -EBUSY the session is being recorded.
+ * Forks; to be called while the process has one thread. */
+int snaptrail_run(const struct snaptrail_config *c, const struct snaptrail_run_options *o,
+                  int *ret_status, struct snaptrail_summary *ret_summary);
+
+/* Says of a program file or a running process whether it can be injected and
+ * what to expect: calls back with level "ok", "note" or "no" and a line.
+ * Returns 0 it can, -ENOEXEC it cannot, -ENOENT no such program. */
+int snaptrail_doctor(const struct snaptrail_config *c, const char *command_or_pid,
+                     void (*say)(void *arg, const char *level, const char *text), void *arg);
+
+#pragma GCC visibility pop
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,235 @@
+/* Reading and writing segment files; see segment.h.  Every length from a file
+ * is checked against what is left of it. */
+#include "store/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/crc32c.h"
+#include "base/err.h"
+#include "base/io.h"
+
+struct segment_header {
+	char magic[8];
+	uint32_t version, crc;
+	uint64_t file_id, created_ns;
+	char zero[32];
+};
+_Static_assert(sizeof(struct segment_header) == SEGMENT_HEADER_BYTES, "fixed");
+
+static uint32_t header_crc(struct segment_header h)
+{
+	h.crc = 0;
+	return crc32c(0, &h, sizeof h);
+}
+
+int segment_create(struct segment *s, const char *folder)
+{
+	struct segment_header h = { .version = SEGMENT_VERSION };
+	struct timespec now;
+	int r;
+
+	*s = (struct segment){ .fd = -1, .mine = true };
+	if (getrandom(&s->file_id, sizeof s->file_id, 0) != sizeof s->file_id)
+		return fail(-errno, "getrandom: %s", strerror(errno));
+	snprintf(s->name, sizeof s->name, "%016llx", (unsigned long long)s->file_id);
+	snprintf(s->path, sizeof s->path, "%s/%s.seg", folder, s->name);
+	s->fd = io->open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (s->fd < 0)
+		return fail(-errno, "%s: %s", s->path, strerror(errno));
+	flock(s->fd, LOCK_EX | LOCK_NB);
+	clock_gettime(CLOCK_REALTIME, &now);
+	memcpy(h.magic, SEGMENT_MAGIC, 8);
+	h.file_id = s->file_id;
+	h.created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	h.crc = header_crc(h);
+	r = io_pwrite_all(s->fd, &h, sizeof h, 0);
+	if (r < 0) {
+		unlink(s->path);
+		segment_close(s);
+		return fail(r, "%s: %s", s->path, strerror(-r));
+	}
+	s->size = SEGMENT_HEADER_BYTES;
+	return 0;
+}
+
+int segment_open(struct segment *s, const char *folder, const char *name)
+{
+	struct segment_header h;
+	int r;
+
+	*s = (struct segment){ .fd = -1 };
+	snprintf(s->name, sizeof s->name, "%.16s", name);
+	snprintf(s->path, sizeof s->path, "%s/%s.seg", folder, s->name);
+	s->fd = io->open(s->path, O_RDONLY | O_CLOEXEC, 0);
+	if (s->fd < 0)
+		return fail(-errno, "%s: %s", s->path, strerror(errno));
+	r = io_pread_all(s->fd, &h, sizeof h, 0);
+	if (r == 0 && (memcmp(h.magic, SEGMENT_MAGIC, 8) || h.crc != header_crc(h)))
+		r = -EBADMSG;
+	if (r == 0 && h.version > SEGMENT_VERSION)
+		r = -EPROTO;
+	if (r < 0) {
+		char path[sizeof s->path];
+
+		memcpy(path, s->path, sizeof path);
+		segment_close(s);
+		return fail(r, "%s: %s", path, r == -EPROTO ? "written by a newer snaptrail" : "not a segment, or damaged at 0");
+	}
+	s->file_id = h.file_id;
+	s->size = SEGMENT_HEADER_BYTES;
+	return 0;
+}
+
+void segment_close(struct segment *s)
+{
+	if (s->fd >= 0)
+		close(s->fd);
+	s->fd = -1;
+}
+
+uint64_t segment_file_bytes(const struct segment *s)
+{
+	struct stat st;
+
+	return fstat(s->fd, &st) < 0 ? 0 : (uint64_t)st.st_size;
+}
+
+bool segment_is_written(const struct segment *s)
+{
+	if (flock(s->fd, LOCK_SH | LOCK_NB) == 0) {
+		flock(s->fd, LOCK_UN);
+		return false;
+	}
+	return true;
+}
+
+static uint32_t record_crc(struct record_header h, const void *meta, const void *payload)
+{
+	static const uint8_t zero[8];
+	uint64_t pad = record_extent_bytes(&h) - RECORD_HEADER_BYTES - h.meta_len - h.payload_len;
+	uint32_t c;
+
+	h.crc = 0;
+	c = crc32c(0, &h, sizeof h);
+	c = crc32c(c, meta, h.meta_len);
+	c = crc32c(c, payload, h.payload_len);
+	return crc32c(c, zero, pad);
+}
+
+int segment_append(struct segment *s, struct record_header *h, const void *meta, const void *payload, uint64_t *ret_at)
+{
+	static const uint8_t zero[8];
+	uint64_t at = s->size, body = at + RECORD_HEADER_BYTES;
+	uint64_t pad;
+	int r;
+
+	h->magic = RECORD_MAGIC;
+	h->file_id = s->file_id;
+	h->reserved = 0;
+	h->crc = record_crc(*h, meta, payload);
+	pad = record_extent_bytes(h) - RECORD_HEADER_BYTES - h->meta_len - h->payload_len;
+	r = io_pwrite_all(s->fd, meta, h->meta_len, body);
+	if (r == 0 && h->payload_len)
+		r = io_pwrite_all(s->fd, payload, h->payload_len, body + h->meta_len);
+	if (r == 0 && pad)
+		r = io_pwrite_all(s->fd, zero, pad, body + h->meta_len + h->payload_len);
+	if (r == 0)
+		r = io_pwrite_all(s->fd, h, sizeof *h, at);
+	if (r < 0) {
+		if (io->ftruncate(s->fd, (off_t)at) < 0)
+			s->failed = true;
+		return fail(r, "%s: %s", s->path, strerror(-r));
+	}
+	s->size = at + record_extent_bytes(h);
+	*ret_at = at;
+	return 0;
+}
+
+int segment_sync(struct segment *s, bool folder)
+{
+	char path[4400];
+
+	if (io->fdatasync(s->fd) < 0) {
+		s->failed = true; /* what the page cache holds of it is unknown now */
+		return fail(-errno, "%s: fdatasync: %s", s->path, strerror(errno));
+	}
+	if (!folder)
+		return 0;
+	snprintf(path, sizeof path, "%s", s->path);
+	*strrchr(path, '/') = 0;
+	return io_sync_folder(path);
+}
+
+static bool header_sane(const struct segment *s, const struct record_header *h, uint64_t left)
+{
+	return h->magic == RECORD_MAGIC && h->file_id == s->file_id && h->meta_len <= RECORD_META_MAX &&
+	       h->payload_len <= left && h->meta_len <= left && record_extent_bytes(h) <= left && h->type >= RECORD_SESSION &&
+	       h->type <= RECORD_GAP;
+}
+
+int segment_read(const struct segment *s, uint64_t at, struct record_header *h, struct buf *meta)
+{
+	uint64_t end = segment_file_bytes(s);
+	int r;
+
+	if (at + RECORD_HEADER_BYTES > end)
+		return 0;
+	r = io_pread_all(s->fd, h, sizeof *h, at);
+	if (r < 0)
+		return r;
+	if (!header_sane(s, h, end - at))
+		return -EBADMSG;
+	buf_reset(meta);
+	r = io_pread_all(s->fd, buf_room(meta, h->meta_len), h->meta_len, at + RECORD_HEADER_BYTES);
+	meta->len = h->meta_len;
+	return r < 0 ? r : 1;
+}
+
+int segment_payload(const struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check)
+{
+	_cleanup_buf_ struct buf meta = BUF_INIT;
+	uint64_t body = at + RECORD_HEADER_BYTES;
+	size_t start = out->len;
+	uint8_t pad[8] = { 0 };
+	uint64_t pads = record_extent_bytes(h) - RECORD_HEADER_BYTES - h->meta_len - h->payload_len;
+	int r = io_pread_all(s->fd, buf_room(out, h->payload_len + 1), h->payload_len, body + h->meta_len);
+
+	if (r == 0)
+		out->len += h->payload_len;
+	if (r == 0 && check) {
+		r = io_pread_all(s->fd, buf_room(&meta, h->meta_len + 1), h->meta_len, body);
+		if (r == 0 && pads)
+			r = io_pread_all(s->fd, pad, pads, body + h->meta_len + h->payload_len);
+		if (r == 0 && (record_crc(*h, meta.data, out->data + start) != h->crc || memcmp(pad, "\0\0\0\0\0\0\0", 8)))
+			r = -EBADMSG;
+	}
+	if (r < 0)
+		return fail(r, "%s damaged at %llu", s->path, (unsigned long long)at);
+	return 0;
+}
+
+uint64_t segment_resync(const struct segment *s, uint64_t at, uint64_t end)
+{
+	struct record_header h;
+	_cleanup_buf_ struct buf payload = BUF_INIT;
+
+	for (at += 8; at + RECORD_HEADER_BYTES <= end; at += 8) {
+		uint32_t magic;
+
+		if (io_pread_all(s->fd, &magic, 4, at) < 0)
+			break;
+		if (magic != RECORD_MAGIC || io_pread_all(s->fd, &h, sizeof h, at) < 0 || !header_sane(s, &h, end - at))
+			continue;
+		buf_reset(&payload);
+		if (segment_payload(s, at, &h, &payload, true) == 0)
+			return at;
+	}
+	return end;
+}

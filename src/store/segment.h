@@ -1,0 +1,76 @@
+/* Segments: append-only files of records; doc/format.md has the bytes.
+ *
+ * One writer a segment, which holds its flock; every opening of a store for
+ * writing begins a new one, so a torn tail is never appended to.  A record is
+ * written body first and header last: what a killed writer leaves behind the
+ * last whole record has no header and is a torn tail. */
+#ifndef SNAPTRAIL_STORE_SEGMENT_H
+#define SNAPTRAIL_STORE_SEGMENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+#define SEGMENT_MAGIC "SNAPTRL1"
+#define SEGMENT_VERSION 1u
+#define SEGMENT_HEADER_BYTES 64u
+#define SEGMENT_MAX_BYTES (256ull << 20)
+#define RECORD_MAGIC 0x43455253u /* "SREC" */
+#define RECORD_HEADER_BYTES 128u
+#define RECORD_META_MAX (16u << 20)
+
+enum record_type { RECORD_SESSION = 1, RECORD_SESSION_END, RECORD_SNAPSHOT, RECORD_EDIT, RECORD_GAP };
+enum { RECORD_COMPRESSED = 1 };
+
+struct record_header {
+	uint32_t magic;
+	uint16_t type, flags;
+	uint32_t crc;              /* CRC32C of header (this field 0), meta, payload and padding */
+	uint32_t meta_len;
+	uint64_t payload_len, raw_len;
+	uint64_t seq, time_ns, since_ns, created_ns;
+	char id[16], base_id[16], session_id[16];
+	uint64_t file_id;          /* of the segment it was written into */
+	uint64_t reserved;
+};
+_Static_assert(sizeof(struct record_header) == RECORD_HEADER_BYTES, "fixed");
+
+static inline uint64_t record_extent_bytes(const struct record_header *h)
+{
+	return RECORD_HEADER_BYTES + ((h->meta_len + h->payload_len + 7) & ~7ull);
+}
+
+struct segment {
+	char path[4400];
+	char name[20];             /* 16 hex digits */
+	uint64_t file_id;
+	int fd;
+	uint64_t size;             /* whole records end here */
+	bool mine;                 /* this process appends to it */
+	bool failed;               /* an fsync failed: never appended to again */
+	uint64_t torn, damaged;    /* bytes behind the last whole record; damaged places met */
+};
+
+/* Makes a new segment for writing, locked. */
+int segment_create(struct segment *s, const char *folder);
+/* Opens one for reading; its header is checked. */
+int segment_open(struct segment *s, const char *folder, const char *name);
+void segment_close(struct segment *s);
+
+/* Appends; fills h->crc and file_id.  On failure the file is as before. */
+int segment_append(struct segment *s, struct record_header *h, const void *meta, const void *payload, uint64_t *ret_at);
+int segment_sync(struct segment *s, bool folder);
+
+/* Header and meta of the record at `at`; 1 read, 0 at the end of what is
+ * whole, -EBADMSG when no record stands there.  Does not read the payload. */
+int segment_read(const struct segment *s, uint64_t at, struct record_header *h, struct buf *meta);
+/* The payload, appended; with `check` its checksum is compared. */
+int segment_payload(const struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check);
+/* Whether another process has it locked, that is still writes it. */
+bool segment_is_written(const struct segment *s);
+/* Where a sound record begins behind `at`, or the file's end. */
+uint64_t segment_resync(const struct segment *s, uint64_t at, uint64_t end);
+uint64_t segment_file_bytes(const struct segment *s);
+
+#endif

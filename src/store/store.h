@@ -1,0 +1,175 @@
+/* The store: sessions and snapshots on disk and in memory.
+ *
+ * A store is a directory.  `segments/` holds append-only files of records and
+ * is the only truth; `index/` is a fold of the segments that may be thrown
+ * away at any time; `live/` belongs to the engine.  The store does not know
+ * what is inside a snapshot: a payload is bytes.
+ *
+ * Threads: a `struct store` is used by one thread at a time, except that
+ * store_append() and the store_note_*() calls may run on one writer thread
+ * while other threads read.  Processes: any number of readers and writers;
+ * each writing process appends to a segment of its own.
+ *
+ * All calls return 0 or a negative errno as in base/err.h. */
+#ifndef SNAPTRAIL_STORE_STORE_H
+#define SNAPTRAIL_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+struct store;
+
+enum store_type { STORE_HYBRID = 0, STORE_DISK, STORE_MEMORY };
+enum store_fsync { STORE_FSYNC_SNAPSHOT = 0, STORE_FSYNC_NEVER, STORE_FSYNC_ALWAYS };
+enum store_verify { STORE_VERIFY_READ = 0, STORE_VERIFY_NEVER };
+
+struct store_options {
+	enum store_type type;
+	enum store_fsync fsync;       /* snapshot: fdatasync after each snapshot and at session end */
+	enum store_verify verify;     /* read: every payload's checksum is checked when read */
+	bool persist;                 /* no: nothing is written, as STORE_MEMORY */
+	bool compress;
+	size_t compress_threshold_bytes; /* smaller payloads stay as they are */
+	size_t memory_bytes;          /* budget of the memory tier */
+	uint64_t max_bytes;           /* budget of segments/; 0: none */
+	bool create;                  /* make the directory (0700) when it is missing */
+	bool read_only;
+};
+
+/* Snapshot types and origins; the numbers are in the file format. */
+enum snapshot_type { SNAPSHOT_FULL = 1, SNAPSHOT_INCREMENTAL = 2 };
+enum snapshot_origin {
+	ORIGIN_START = 1, ORIGIN_MANUAL, ORIGIN_AUTOMATIC, ORIGIN_EXIT, ORIGIN_CRASH, ORIGIN_IMPORT,
+};
+const char *snapshot_type_name(int type);
+const char *snapshot_origin_name(int origin);
+
+#define STORE_ID_LEN 16 /* hex digits of a snapshot's or session's id, random */
+
+/* What is known of a snapshot without its payload.  Strings returned by the
+ * store live until store_close() or the next store_refresh(). */
+struct snapshot_meta {
+	char id[STORE_ID_LEN + 1];
+	char base_id[STORE_ID_LEN + 1];   /* the snapshot before it that it continues; "" for none */
+	char session_id[STORE_ID_LEN + 1];
+	int type;
+	int origin;
+	uint64_t time_ns;                 /* the instant it describes: session time, labelled as wall clock */
+	uint64_t since_ns;                /* changes in it lie in (since_ns, time_ns] */
+	uint64_t created_ns;              /* wall clock when it was written */
+	uint64_t creation_ns;             /* how long making it took */
+	int64_t clock_step_ns;            /* wall clock minus session time at the cut */
+	uint64_t seq;                     /* store-wide order of appending within the session, from 1 */
+	uint64_t changes;                 /* Changes inside */
+	uint64_t coalesced;               /* Changes that were merged away */
+	uint64_t lost;                    /* reports known to be lost in its range */
+	uint64_t agents, tasks, memory;   /* entries in the state at time_ns */
+	uint64_t size_bytes;              /* payload as handed in */
+	uint64_t stored_bytes;            /* payload in the segment */
+	uint32_t crc;                     /* CRC32C of the stored payload */
+	bool compressed;
+	uint64_t expires_ns;              /* 0: never */
+	const char *description;          /* "" for none */
+	const char *const *tags;          /* NULL-terminated, sorted, never NULL */
+	size_t ntags;
+};
+
+struct session_meta {
+	char id[STORE_ID_LEN + 1];
+	const char *name;         /* 1..255 bytes, no '/' */
+	const char *command;      /* as typed, joined with spaces, quoted where needed; may hold any byte but NUL */
+	const char *profile;
+	const char *boot_id;
+	const char *note;         /* e.g. why it was not recorded; "" for none */
+	uint64_t started_ns;
+	uint64_t ended_ns;        /* 0: no end record (live, or crashed and not salvaged) */
+	int64_t exit_status;      /* wait status of the first process; -1 unknown */
+	int32_t pid;              /* of the first process */
+	uint64_t snapshots, changes, coalesced, lost, dropped, stored_bytes, last_time_ns; /* folded from its snapshots */
+};
+
+/* A stretch of session time in which reports are known to be missing. */
+struct gap_meta {
+	char session_id[STORE_ID_LEN + 1];
+	uint64_t from_ns, to_ns, lost;
+	const char *cause;
+};
+
+/* Opens (and with options->create makes) a store.  NULL path or
+ * STORE_MEMORY/!persist: a store that leaves nothing on disk.  -ENOENT when
+ * missing, -EPROTO for a newer format.  A torn tail is skipped, a damaged
+ * segment set aside; both are told by store_verify(). */
+int store_open(const char *path, const struct store_options *options, struct store **ret_store);
+void store_close(struct store *s);
+const char *store_path(const struct store *s); /* NULL for a store in memory */
+
+/* Sees what other processes appended since. */
+int store_refresh(struct store *s);
+
+/* Random hex id, NUL-terminated. */
+void store_new_id(char ret_id[STORE_ID_LEN + 1]);
+
+/* ---- writing ---- */
+
+/* A run of a session.  `m->id` is given by the caller.  A later session of
+ * the same name appends to it: the store keeps both and the reader sees one
+ * session whose runs follow each other (session_meta.id is then the first's). */
+int store_session_begin(struct store *s, const struct session_meta *m);
+int store_session_end(struct store *s, const struct session_meta *m);
+
+/* Compresses (by policy, or always with `force_compression`), appends, syncs
+ * by policy, indexes and keeps it in the memory tier.  Fills in seq, sizes,
+ * crc, compressed and created_ns of *m.  On -ENOSPC and the like nothing is
+ * half-visible and the call may be repeated later. */
+int store_append(struct store *s, struct snapshot_meta *m, const void *payload, size_t len,
+                 bool force_compression);
+int store_note_gap(struct store *s, const struct gap_meta *g);
+/* Edits of what was written: records of their own. NULL-terminated lists or NULL. */
+int store_note_tags(struct store *s, const char *id, const char *const *add, const char *const *remove);
+int store_note_description(struct store *s, const char *id, const char *text);
+int store_note_deleted(struct store *s, const char *id);
+/* fdatasync of the segment and fsync of its folder. */
+int store_sync(struct store *s);
+
+/* ---- reading ---- */
+
+/* Sessions in order of start; i from 0. -ENOENT past the last. */
+size_t store_session_count(struct store *s);
+int store_session_at(struct store *s, size_t i, struct session_meta *ret);
+/* By name. */
+int store_session_find(struct store *s, const char *name, struct session_meta *ret);
+
+/* Snapshots of a session (by its id as in session_meta.id) in order of
+ * (time_ns, seq); i from 0.  session_id NULL: of all sessions. */
+size_t store_snapshot_count(struct store *s, const char *session_id);
+int store_snapshot_at(struct store *s, const char *session_id, size_t i, struct snapshot_meta *ret);
+/* Position of the last snapshot with time_ns <= t, or -ENOENT: binary search. */
+int store_snapshot_floor(struct store *s, const char *session_id, uint64_t time_ns, size_t *ret_i);
+/* By id or unique prefix of 4 or more characters: -ENOENT, -EMLINK (the
+ * candidates are in the detail). */
+int store_snapshot_find(struct store *s, const char *id_or_prefix, struct snapshot_meta *ret, size_t *ret_i);
+size_t store_gap_count(struct store *s);
+int store_gap_at(struct store *s, size_t i, struct gap_meta *ret);
+
+/* The payload as it was handed in, from the memory tier or the disk; appended
+ * to *ret.  -EBADMSG with file and offset when its checksum fails. */
+int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret);
+
+struct store_stats {
+	uint64_t segments, segment_bytes, snapshots, raw_bytes, stored_bytes;
+	uint64_t memory_bytes, memory_items, memory_hits, memory_misses, memory_evicted;
+	uint64_t torn_bytes, damaged_segments;
+};
+void store_get_stats(struct store *s, struct store_stats *ret);
+
+/* Reads every record and checks it.  Calls back for each finding.
+ * kind: "torn" or "damaged".  Returns 0 when all is well, 1 when there are
+ * only torn tails, -EBADMSG when anything is damaged. */
+int store_verify_all(struct store *s,
+                     void (*found)(void *arg, const char *kind, const char *file, uint64_t offset, const char *what),
+                     void *arg, uint64_t *ret_records);
+
+#endif
