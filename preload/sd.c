@@ -7,6 +7,7 @@
 #endif
 #include <dlfcn.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,25 +29,34 @@ __attribute__((constructor)) static void sd_start(void)
 	*(void **)&real_pid_notify_with_fds = dlsym(RTLD_NEXT, "sd_pid_notify_with_fds");
 }
 
+/* libsystemd's names call each other through their exported symbols, which are
+ * ours: only the outermost call is the program's. */
+static __thread bool inside __attribute__((tls_model("initial-exec")));
+
+#define OUTERMOST(pid, call) \
+	int r; \
+	if (inside) \
+		return call; \
+	if (snaptrail_visitor_notify) \
+		snaptrail_visitor_notify(state, (uint32_t)(pid)); \
+	inside = true; \
+	r = call; \
+	inside = false; \
+	return r
+
 EXPORT int sd_notify(int unset, const char *state)
 {
-	if (snaptrail_visitor_notify)
-		snaptrail_visitor_notify(state, 0);
-	return real_notify ? real_notify(unset, state) : 0;
+	OUTERMOST(0, real_notify ? real_notify(unset, state) : 0);
 }
 
 EXPORT int sd_pid_notify(pid_t pid, int unset, const char *state)
 {
-	if (snaptrail_visitor_notify)
-		snaptrail_visitor_notify(state, (uint32_t)pid);
-	return real_pid_notify ? real_pid_notify(pid, unset, state) : 0;
+	OUTERMOST(pid, real_pid_notify ? real_pid_notify(pid, unset, state) : 0);
 }
 
 EXPORT int sd_pid_notify_with_fds(pid_t pid, int unset, const char *state, const int *fds, unsigned n)
 {
-	if (snaptrail_visitor_notify)
-		snaptrail_visitor_notify(state, (uint32_t)pid);
-	return real_pid_notify_with_fds ? real_pid_notify_with_fds(pid, unset, state, fds, n) : 0;
+	OUTERMOST(pid, real_pid_notify_with_fds ? real_pid_notify_with_fds(pid, unset, state, fds, n) : 0);
 }
 
 /* The formatting forms become the plain ones, as libsystemd does it. */

@@ -65,7 +65,7 @@ static void lane_init(struct lane *l, uint32_t tid, uint32_t size, uint32_t offs
 	l->tid = tid;
 	l->size_bytes = size;
 	l->data_offset = offset;
-	l->tail_seen = l->tail;
+	l->limit = l->tail;
 	l->hold = 0;
 	l->lost = l->lost_first = l->lost_last = 0;
 	l->claimed_stamp = stamp_now();
@@ -252,13 +252,12 @@ uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos)
 	for (;;) {
 		struct lane *l = self.lane;
 		uint32_t size = self.mask + 1;
-		uint64_t pos = l->reserve, pad = 0, used;
+		uint64_t pos = l->reserve, pad = 0, used, tail = __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE);
 		uint8_t *p;
 
-		l->tail_seen = __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE);
 		if ((pos & self.mask) + extent > size)
 			pad = size - (pos & self.mask);
-		used = pos + pad + extent - l->tail_seen;
+		used = pos + pad + extent - tail;
 		if (used > size / 4)
 			ring_doorbell();
 		if ((used > size / 2 || extent > size / 4) && lane_grow(extent))
@@ -267,6 +266,10 @@ uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos)
 			lane_lose(l);
 			return NULL;
 		}
+		/* How far to go before looking at the consumer's line again. */
+		l->limit = used > size / 4 ? pos + pad + extent + size / 16 : tail + size / 4;
+		if (l->limit > tail + size)
+			l->limit = tail + size;
 		if (!lane_take(l, pos, pad + extent))
 			continue;
 		if (pad)

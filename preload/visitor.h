@@ -130,7 +130,7 @@ static inline __attribute__((always_inline)) uint8_t *lane_reserve(uint32_t n, u
 	uint64_t pos = l->reserve;
 	uint32_t size = self.mask + 1;
 
-	if (likely(pos + extent - l->tail_seen <= size / 4 && (pos & self.mask) + extent <= size &&
+	if (likely(pos + extent <= l->limit && (pos & self.mask) + extent <= size &&
 		   lane_take(l, pos, extent))) {
 		uint8_t *p = self.data + (pos & self.mask);
 

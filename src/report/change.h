@@ -117,12 +117,40 @@ CHANGE_INLINE uint8_t *put_uint(uint8_t *p, uint32_t field, uint64_t v)
 	return v ? varint_put(tag_put(p, field, 0), v) : p;
 }
 
+/* Most texts are short: two overlapping moves instead of a call. */
+CHANGE_INLINE void copy_text(uint8_t *to, const void *from, uint32_t n)
+{
+	const uint8_t *s = (const uint8_t *)from;
+
+	if (n - 16 <= 16) {
+		uint64_t a[2], b[2];
+
+		memcpy(a, s, 16);
+		memcpy(b, s + n - 16, 16);
+		memcpy(to, a, 16);
+		memcpy(to + n - 16, b, 16);
+	} else if (n - 8 < 8) {
+		uint64_t a, b;
+
+		memcpy(&a, s, 8);
+		memcpy(&b, s + n - 8, 8);
+		memcpy(to, &a, 8);
+		memcpy(to + n - 8, &b, 8);
+	} else {
+		memcpy(to, s, n);
+	}
+}
+
 CHANGE_INLINE uint8_t *put_bytes(uint8_t *p, uint32_t field, const void *s, uint32_t n)
 {
 	if (n == 0)
 		return p;
-	p = varint_put(tag_put(p, field, 2), n);
-	memcpy(p, s, n);
+	p = tag_put(p, field, 2);
+	if (n < 0x80)
+		*p++ = (uint8_t)n;
+	else
+		p = varint_put(p, n);
+	copy_text(p, s, n);
 	return p + n;
 }
 

@@ -60,7 +60,7 @@ enum record_state { RECORD_UNFINISHED = 1, RECORD_FINISHED = 2, RECORD_VOID = 3 
 struct lane {
 	/* the producer's line */
 	uint64_t reserve;
-	uint64_t tail_seen;       /* its copy of tail */
+	uint64_t limit;           /* how far it may go before it looks at tail again */
 	uint64_t hold;            /* a stamp that will be reported later; 0: none */
 	uint64_t lost;            /* reports dropped for want of room */
 	uint64_t lost_first, lost_last; /* stamps of the first and last of them since lost was 0 */
