@@ -8,6 +8,8 @@
  * changes at every command are left out of the hash and always written. */
 #include "visitor.h"
 
+#include <sys/prctl.h>
+
 #include "sys.h"
 
 #define LISTS_BYTES (24 * 1024)
@@ -281,7 +283,7 @@ void report_began(int argc, char **argv, char **env)
 	struct list l = { lists, lists + LISTS_BYTES, false };
 	uint64_t hash = env_hash(env);
 	bool known = env_known(hash);
-	char cwd[1024], exe[1024];
+	char cwd[1024], exe[1024], comm[16] = "";
 	long cwd_len, exe_len;
 	struct change c;
 
@@ -294,8 +296,9 @@ void report_began(int argc, char **argv, char **env)
 			list_env(&l, *e);
 	cwd_len = sys2(SYS_getcwd, (long)cwd, sizeof cwd);
 	exe_len = sys3(SYS_readlink, (long)"/proc/self/exe", (long)exe, sizeof exe);
+	sys2(SYS_prctl, PR_GET_NAME, (long)comm);
 	c = (struct change){
-		.kind = PROCESS_BEGAN, .tid = self.tid, .pid = visitor.pid, .ppid = (uint32_t)sys0(SYS_getppid),
+		.kind = PROCESS_BEGAN, .name = text(comm), .tid = self.tid, .pid = visitor.pid, .ppid = (uint32_t)sys0(SYS_getppid),
 		.uid = (uint32_t)sys0(SYS_getuid), .env_hash = hash, .partial = l.cut,
 		.cwd = BYTES(cwd, cwd_len > 1 ? cwd_len - 1 : 0), .exe = BYTES(exe, exe_len > 0 ? exe_len : 0),
 		.lists = BYTES(lists, l.p - lists),

@@ -60,14 +60,18 @@ static uint64_t rate_of(uint64_t ns, uint64_t ticks)
 
 void clock_begin(struct clock *c, bool use_tsc)
 {
+	*c = (struct clock){ .use_tsc = use_tsc && clocksource_is_tsc() };
+	c->offset_ns = (int64_t)(wall_now_ns() - mono_now_ns());
+	if (c->use_tsc)
+		sample(&c->first_tick, &c->first_mono_ns);
+}
+
+void clock_learn(struct clock *c)
+{
 	uint64_t tick, mono;
 
-	*c = (struct clock){ .use_tsc = use_tsc && clocksource_is_tsc() };
-	mono = mono_now_ns();
-	c->offset_ns = (int64_t)(wall_now_ns() - mono);
-	if (!c->use_tsc)
+	if (!c->use_tsc || c->lines)
 		return;
-	sample(&c->first_tick, &c->first_mono_ns);
 	while (mono_now_ns() - c->first_mono_ns < LEARN_NS)
 		;
 	sample(&tick, &mono);

@@ -29,8 +29,10 @@ struct clock {
 };
 
 /* Starts the clock; with `use_tsc` only if this machine's clocksource is the
- * TSC.  Takes about a millisecond to learn the rate. */
+ * TSC.  Stamps mean nothing before clock_learn(), which wants a millisecond
+ * between the two and waits for what is missing of it. */
 void clock_begin(struct clock *c, bool use_tsc);
+void clock_learn(struct clock *c);
 /* Measures again when it is time; call now and then. */
 void clock_sync(struct clock *c);
 /* A stamp as session time. */

@@ -18,6 +18,7 @@
 #include "engine/look.h"
 
 #define SLEEP_MIN_NS 100000u
+#define SLEEP_ENDING_NS 20000u
 #define SLEEP_MAX_NS 20000000u
 #define ENDED_WAIT_NS 100000000u /* how long a parent's wait may still tell how it ended */
 
@@ -548,7 +549,7 @@ static void loop(struct recorder *r)
 			continue;
 		}
 		if (r->root_ended && !r->answered) /* `run` waits for us */
-			sleep_ns = SLEEP_MIN_NS;
+			sleep_ns = SLEEP_ENDING_NS;
 		sleep_on_bell(r, sleep_ns);
 		sleep_ns = sleep_ns * 2 < SLEEP_MAX_NS ? sleep_ns * 2 : SLEEP_MAX_NS;
 	}
@@ -566,6 +567,7 @@ static int recorder_begin(struct recorder *r)
 	if (r->control >= 0)
 		epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->control, &e);
 	r->c.clock = *r->o->clock;
+	clock_learn(&r->c.clock);
 	r->c.process_seen = on_process;
 	r->c.arg = r;
 	r->last_cut_ns = clock_now(&r->c.clock);

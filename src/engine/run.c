@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -50,7 +52,7 @@ struct front {
 /* In place beside the command that was built, else where it was installed. */
 static int visitor_path(const char *name, char *out, size_t cap)
 {
-	char exe[PATH_MAX];
+	char exe[PATH_MAX - 64];
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
 	char *slash;
 
@@ -162,9 +164,11 @@ static void recorder_child(struct front *f)
 	let_go(f);
 	if (f->control[0] >= 0)
 		close(f->control[0]);
-	for (int s = 1; s < NSIG; s++)
-		if (s != SIGCHLD && s != SIGKILL && s != SIGSTOP)
-			signal(s, s == SIGTERM || s == SIGSEGV || s == SIGBUS || s == SIGABRT ? SIG_DFL : SIG_IGN);
+	static const int ignored[] = { SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGXFSZ };
+
+	for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+		signal(ignored[i], SIG_IGN);
+	signal(SIGTERM, SIG_DFL);
 	e = recorder_main(&o);
 	store_close(f->store);
 	session_close(&f->session, e == 0);
@@ -232,8 +236,12 @@ static void wait_for(pid_t pid, int *status, struct rusage *usage)
 
 static void tell(const struct front *f, const struct control *m)
 {
+	struct board *b = f->session.board;
+
 	if (send(f->control[0], m, sizeof *m, MSG_NOSIGNAL) < 0)
 		return; /* a dead recorder never stops the target */
+	__atomic_add_fetch(&b->bell, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &b->bell, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 static int start_target(struct front *f, char **env, pid_t *ret_pid)
@@ -399,7 +407,7 @@ static int prepare(struct front *f)
 	m.profile = f->config->profile;
 	m.boot_id = f->session.board->boot_id;
 	m.note = "";
-	m.started_ns = clock_now(&f->clock);
+	m.started_ns = mono_now_ns() + (uint64_t)f->clock.offset_ns;
 	m.exit_status = -1;
 	r = store_session_begin(f->store, &m);
 	free(command);
@@ -425,7 +433,7 @@ static int run_prepared(struct front *f, int *ret_status, struct snaptrail_summa
 		return fail(-errno, "socketpair: %s", strerror(errno));
 	env = target_env(f);
 	if (env == NULL)
-		return -ENOENT == 0 ? 0 : fail(-ENOSYS, "%s", err_detail());
+		return -EIO;
 	if (!f->o->detach) {
 		catch(SIGINT);
 		catch(SIGQUIT);
@@ -461,6 +469,8 @@ int run_command(const struct config *c, const struct snaptrail_run_options *o, i
 	if (r < 0)
 		return r;
 	r = prepare(&f);
+	if (r == -ENOENT || r == -EACCES)
+		r = -EIO; /* those two mean the program; the detail says what this is */
 	if (r == 0)
 		r = run_prepared(&f, ret_status, ret);
 	else

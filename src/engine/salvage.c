@@ -176,6 +176,7 @@ static void clock_from(struct clock *c, const struct stage_header *h, const stru
 		c->lines = h->lines;
 	} else {
 		clock_begin(c, b->use_tsc);
+		clock_learn(c);
 		c->next_sync_mono_ns = UINT64_MAX;
 	}
 }

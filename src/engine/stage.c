@@ -11,7 +11,7 @@
 
 #include "base/err.h"
 
-#define STAGE_STEP (1u << 20)
+#define STAGE_STEP (256u << 10)
 
 int stage_open(struct stage *s, const char *folder, uint64_t serial, const struct clock *c)
 {

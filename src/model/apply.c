@@ -1228,6 +1228,8 @@ static void apply_own(struct moment *at, struct process *p, const struct change 
 bool model_apply(struct model *m, const struct origin *o, uint64_t time_ns, const uint8_t *raw, size_t n)
 {
 	struct moment at = { .m = m, .time_ns = time_ns, .order = o->order, .pid = o->pid, .tid = o->tid };
+	int64_t agents = m->active_agents, tasks = m->running_tasks;
+	uint32_t alive = m->alive;
 	struct process *p;
 	struct change c;
 
@@ -1249,8 +1251,9 @@ bool model_apply(struct model *m, const struct origin *o, uint64_t time_ns, cons
 			apply_own(&at, p, &c);
 		else if (at.pid == 0 && c.kind >= ENTITY_SET)
 			on_entity(&at, &c);
-		return true;
+		break;
 	}
-	swarm_update(&at);
+	if (m->active_agents != agents || m->running_tasks != tasks || m->alive != alive)
+		swarm_update(&at);
 	return true;
 }

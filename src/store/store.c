@@ -274,7 +274,7 @@ static int put_session(struct store *s, const struct session_meta *m, enum recor
 	meta.len = snaptrail__store__session_info__pack(&i, buf_room(&meta, snaptrail__store__session_info__get_packed_size(&i)));
 	memcpy(h.session_id, m->id, 16);
 	pthread_mutex_lock(&s->lock);
-	r = put_record(s, &h, &meta, NULL, type == RECORD_SESSION_END);
+	r = put_record(s, &h, &meta, NULL, false);
 	pthread_mutex_unlock(&s->lock);
 	return r;
 }
