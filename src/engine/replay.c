@@ -515,6 +515,7 @@ int replay(struct store *s, const struct replay_query *q, struct replay_result *
 		model_free(ret->model);
 		return r;
 	}
+	model_unfold(ret->model);
 	find_losses(s, q, ret);
 	model_observe(ret->model, NULL, NULL);
 	return 0;

@@ -72,21 +72,6 @@ static void swarm_begin(struct moment *at, uint32_t pid)
 
 /* ---- agents and tasks ---- */
 
-static bool agent_ended(const struct entity *e)
-{
-	const struct value *s = value_get(&e->value, "status");
-
-	return s && s->type == VALUE_STRING && (strcmp(s->bytes, "terminated") == 0 || strcmp(s->bytes, "error") == 0);
-}
-
-static void agent_status(struct moment *at, struct entity *e, const char *status)
-{
-	bool was = value_get(&e->value, "status") != NULL && !agent_ended(e);
-
-	field_str(at, e, "status", status);
-	at->m->active_agents += (int64_t)!agent_ended(e) - (int64_t)was;
-}
-
 static void task_end(struct moment *at, struct process *p, const char *status, const char *result)
 {
 	const struct value *current = p->agent ? value_get(&p->agent->value, "currentTask") : NULL;
@@ -104,7 +89,6 @@ static void task_end(struct moment *at, struct process *p, const char *status, c
 	field_str(at, t, "status", status);
 	field_ms(at, t, "completedAt", at->time_ns);
 	field_str(at, t, strcmp(status, "failed") ? "result" : "error", result);
-	at->m->running_tasks--;
 	model_ended(at, t);
 }
 
@@ -125,7 +109,6 @@ static void task_begin(struct moment *at, struct process *p, const char *what, s
 	field_text(at, t, "description", what, n);
 	field_str(at, t, "status", "running");
 	field_ms(at, t, "startedAt", at->time_ns);
-	at->m->running_tasks++;
 	if (p->agent) {
 		k.n = (size_t)sprintf(k.text, "p%u/x%u", p->pid, p->exec_count);
 		field_text(at, p->agent, "currentTask", k.text, k.n);
@@ -145,6 +128,7 @@ static struct entity *thread_begin(struct moment *at, struct process *p, uint32_
 	fresh = e->value.n == 0 || agent_ended(e);
 	if (!fresh)
 		return e;
+	model_unended(at->m, e);
 	value_unset(&e->value, "endedAt");
 	value_unset(&e->value, "endReason");
 	entity_own(at->m, e, p);
@@ -152,7 +136,7 @@ static struct entity *thread_begin(struct moment *at, struct process *p, uint32_
 	field_str(at, e, "type", "thread");
 	key_pid_only(&k, p->pid);
 	field_text(at, e, "parent", k.text, k.n);
-	agent_status(at, e, "busy");
+	field_str(at, e, "status", "busy");
 	field_int(at, e, "pid", p->pid);
 	field_int(at, e, "tid", tid);
 	field_ms(at, e, "createdAt", at->time_ns);
@@ -164,7 +148,7 @@ static void agent_end(struct moment *at, struct entity *e, const char *status, c
 {
 	if (agent_ended(e))
 		return;
-	agent_status(at, e, status);
+	field_str(at, e, "status", status);
 	field_ms(at, e, "endedAt", at->time_ns);
 	if (reason)
 		field_str(at, e, "endReason", reason);
@@ -174,8 +158,8 @@ static void agent_end(struct moment *at, struct entity *e, const char *status, c
 /* The dead process that had this pid before keeps its history under a name of its own. */
 static void process_retire(struct moment *at, struct process *p)
 {
+	static const enum table tables[] = { TABLE_AGENTS, TABLE_TASKS };
 	struct entity *e, *next;
-	struct key k;
 	char suffix[40];
 
 	if (p->agent) {
@@ -184,14 +168,17 @@ static void process_retire(struct moment *at, struct process *p)
 
 		sprintf(suffix, "~%lld", ticks && ticks->type == VALUE_INT ? (long long)ticks->integer :
 			created && created->type == VALUE_DOUBLE ? (long long)created->real : 0ll);
-		for (e = p->owned; e; e = next) {
-			const char *rest = strchr(e->key, '/');
+		for (int t = 0; t < 2; t++) {
+			for (e = p->owned; e; e = next) {
+				const char *rest = strchr(e->key, '/');
+				_cleanup_free_ char *key = NULL;
 
-			next = e->owned_next;
-			if (e->table != TABLE_AGENTS && e->table != TABLE_TASKS)
-				continue;
-			k.n = (size_t)snprintf(k.text, sizeof k.text, "p%u%s%s", p->pid, suffix, rest ? rest : "");
-			entity_rename(at, e, k.text, k.n);
+				next = e->owned_next;
+				if (e->table != tables[t])
+					continue;
+				key = xasprintf("p%u%s%s", p->pid, suffix, rest ? rest : "");
+				entity_rename(at, e, key, strlen(key));
+			}
 		}
 	}
 	p->agent = NULL;
@@ -217,13 +204,13 @@ static struct process *process_begin(struct moment *at, uint32_t pid, uint32_t p
 	*ret_new = true;
 	entity_own(at->m, e, p);
 	p->agent = e;
+	at->m->alive += !p->alive;
 	p->alive = true;
-	at->m->alive++;
 	at->m->processes_seen++;
 	swarm_begin(at, pid);
 	field_text(at, e, "id", k.text, k.n);
 	field_str(at, e, "type", "process");
-	agent_status(at, e, "spawning");
+	field_str(at, e, "status", "spawning");
 	if (ppid) {
 		key_pid_only(&k, ppid);
 		field_text(at, e, "parent", k.text, k.n);
@@ -235,16 +222,14 @@ static struct process *process_begin(struct moment *at, uint32_t pid, uint32_t p
 	return p;
 }
 
-/* Removes a process's entities of some tables; ended threads stay as ended. */
-static void process_strip(struct moment *at, struct process *p, bool memory, bool resources)
+/* Removes a process's entities of a table. */
+static void process_strip(struct moment *at, struct process *p, enum table t)
 {
 	struct entity *e, *next;
 
 	for (e = p->owned; e; e = next) {
 		next = e->owned_next;
-		if (e->time_ns > at->time_ns)
-			continue;
-		if ((memory && e->table == TABLE_MEMORY) || (resources && e->table == TABLE_RESOURCES))
+		if (e->table == t && e->time_ns <= at->time_ns)
 			entity_bury(at, e);
 	}
 }
@@ -295,6 +280,37 @@ static void env_put(struct moment *at, struct process *p, const char *s, size_t 
 
 	key_named(&k, p->pid, "env/", s, name);
 	memory_set(at, p, &k, eq ? eq + 1 : "", eq ? n - name - 1 : 0, "env");
+}
+
+/* ---- inherited environments ---- */
+
+static void env_unfold(struct model *m, struct process *p)
+{
+	struct moment then = { .m = m, .time_ns = p->env_time_ns, .order = p->env_order, .pid = p->pid };
+	struct environment *env = p->env;
+
+	p->env = NULL;
+	for (uint32_t i = 0; env && i < env->list.n; i++)
+		env_put(&then, p, env->list.items[i].bytes, env->list.items[i].n);
+}
+
+void model_unfold(struct model *m)
+{
+	for (size_t i = 0; i < PROCESS_BUCKETS; i++)
+		for (struct process *p = m->processes[i]; p; p = p->next)
+			if (p->env)
+				env_unfold(m, p);
+}
+
+/* Most processes never change what they inherited: one pointer instead of an
+ * entry a variable.  Who observes wants to see each. */
+static void env_inherit(struct moment *at, struct process *p, struct environment *env)
+{
+	p->env = env;
+	p->env_time_ns = at->time_ns;
+	p->env_order = at->order;
+	if (at->m->observe)
+		env_unfold(at->m, p);
 }
 
 /* ---- paths ---- */
@@ -392,7 +408,9 @@ static void address_text(struct bytes a, char *out, size_t cap)
 	struct sockaddr_storage s = { 0 };
 	char host[INET6_ADDRSTRLEN] = "";
 
-	memcpy(&s, a.p, a.n < sizeof s ? a.n : sizeof s);
+	if (a.n > sizeof s)
+		a.n = sizeof s;
+	memcpy(&s, a.p, a.n);
 	if (s.ss_family == AF_INET) {
 		const struct sockaddr_in *in = (const struct sockaddr_in *)&s;
 
@@ -741,8 +759,12 @@ static void on_socket(struct moment *at, struct process *p, const struct change 
 		set_int(&a, "acceptedOn", c->fd);
 		if (address[0])
 			set_str(&a, "peer", address);
-		if (c->address.n >= 2)
-			set_str(&a, "family", family_name(*(const sa_family_t *)c->address.p));
+		if (c->address.n >= sizeof(sa_family_t)) {
+			sa_family_t family;
+
+			memcpy(&family, c->address.p, sizeof family);
+			set_str(&a, "family", family_name(family));
+		}
 		e = fd_begin(at, p, c->fd2, FDT_SOCKET, a);
 		if (e)
 			field_str(at, e, "status", "connected");
@@ -791,7 +813,7 @@ static void on_forked(struct moment *at, const struct change *c)
 	if (p == NULL || !fresh)
 		return;
 	if (p->agent)
-		agent_status(at, p->agent, "busy");
+		field_str(at, p->agent, "status", "busy");
 	if (parent == NULL || parent->agent == NULL)
 		return;
 	static const char *const same[] = { "name", "commandLine", "executable", "uid" };
@@ -802,6 +824,8 @@ static void on_forked(struct moment *at, const struct change *c)
 		if (v)
 			field_take(at, p->agent, same[i], value_copy(v));
 	}
+	if (parent->env)
+		env_inherit(at, p, parent->env);
 	for (e = parent->owned; e; e = e->owned_next) {
 		const char *rest = strchr(e->key, '/');
 		struct key k;
@@ -833,8 +857,7 @@ static void began_env(struct moment *at, struct process *p, const struct change 
 	bool store = c->env_hash && known == NULL;
 
 	if (known)
-		for (uint32_t i = 0; i < known->list.n; i++)
-			env_put(at, p, known->list.items[i].bytes, known->list.items[i].n);
+		env_inherit(at, p, known);
 	else if (store)
 		known = environment_get(at->m, c->env_hash, true);
 	while (change_next_item(raw, n, &pos, CHANGE_ENV, &item)) {
@@ -903,9 +926,10 @@ static void on_began(struct moment *at, const struct change *c, const uint8_t *r
 	threads_end(at, p, p->pid, "exec");
 	p->exec_count++;
 	p->execing = false;
-	process_strip(at, p, true, false);
+	p->env = NULL;
+	process_strip(at, p, TABLE_MEMORY);
 	field_int(at, p->agent, "execCount", p->exec_count);
-	agent_status(at, p->agent, "busy");
+	field_str(at, p->agent, "status", "busy");
 	base = c->exe.n ? memrchr(c->exe.p, '/', c->exe.n) : NULL;
 	if (c->name.n)
 		field_text(at, p->agent, "name", c->name.p, c->name.n);
@@ -960,13 +984,15 @@ static void on_ended(struct moment *at, const struct change *c)
 	task_end(at, p, !c->has_number || status == 0 ? "completed" : "failed",
 		 c->has_number ? status_text(status, text, sizeof text) : "unknown");
 	p->alive = false;
+	p->env = NULL;
 	at->m->alive--;
 	threads_end(at, p, 0, NULL);
 	if (!value_get(&p->agent->value, "endReason"))
 		field_str(at, p->agent, "endReason", "unknown");
 	value_unset(&p->agent->value, "currentTask");
 	agent_end(at, p->agent, c->has_number && WIFSIGNALED(status) ? "error" : "terminated", NULL);
-	process_strip(at, p, true, true);
+	process_strip(at, p, TABLE_MEMORY);
+	process_strip(at, p, TABLE_RESOURCES);
 }
 
 static void on_exiting(struct moment *at, struct process *p, const struct change *c)
@@ -1062,8 +1088,9 @@ static void on_thread(struct moment *at, struct process *p, const struct change 
 
 static void on_entity(struct moment *at, const struct change *c)
 {
-	bool create = c->kind != ENTITY_DELETED, whole = false;
+	bool create = c->kind != ENTITY_DELETED, whole;
 	struct entity *e;
+	uint32_t pid;
 	struct value v;
 
 	if (c->table == 0 || c->table >= TABLE_COUNT)
@@ -1073,11 +1100,13 @@ static void on_entity(struct moment *at, const struct change *c)
 	e = entity_take(at, c->kind == METRIC ? TABLE_METRICS : (enum table)c->table, c->name.p, c->name.n, create);
 	if (e == NULL)
 		return;
-	(void)whole;
 	if (c->kind == ENTITY_DELETED) {
 		entity_bury(at, e);
 		return;
 	}
+	pid = e->owner ? 0 : key_pid(e->key, &whole);
+	if (pid && e->table != TABLE_SWARMS && e->table != TABLE_METRICS)
+		entity_own(at->m, e, process_get(at->m, pid, true));
 	if (!value_unpack(&v, c->entity.p, c->entity.n, 0))
 		return;
 	if (c->kind == ENTITY_SET) {
@@ -1098,6 +1127,7 @@ static void on_entity(struct moment *at, const struct change *c)
 				at->m->observe(at->m->observe_arg, e, p->name, old, &p->value);
 			value_set(&e->value, p->name, p->name_len, false, value_copy(&p->value));
 		}
+		entity_recount(at->m, e);
 		value_done(&v);
 	}
 }
@@ -1138,6 +1168,8 @@ static void on_memory(struct moment *at, struct process *p, const struct change 
 	struct entity *e, *next;
 	struct key k;
 
+	if (p->env && c->kind >= ENV_SET && c->kind <= ENV_CLEARED)
+		env_unfold(at->m, p);
 	switch (c->kind) {
 	case ENV_SET:
 		key_named(&k, p->pid, "env/", c->name.p, c->name.n);

@@ -25,6 +25,7 @@ struct model {
 	size_t graves_head, graves_count, graves_cap;
 	struct entity **ended;      /* ended agents and tasks in order, a ring */
 	size_t ended_head, ended_count, ended_cap;
+	uint64_t ended_last;        /* given to the last one */
 	char swarm[48];             /* the key of the session's swarm, "" before the first process */
 	uint64_t processes_seen, threads_seen;
 	uint32_t alive;
@@ -48,6 +49,8 @@ struct entity *entity_take(struct moment *at, enum table t, const char *key, siz
 void entity_bury(struct moment *at, struct entity *e);
 void entity_rename(struct moment *at, struct entity *e, const char *key, size_t n);
 struct entity *entity_new(struct model *m, enum table t, const char *key, size_t n);
+/* The latest comes first; one that is owned already stays where it is, so
+ * that within a table this is the table's order reversed. */
 void entity_own(struct model *m, struct entity *e, struct process *p);
 
 /* Set a field, tell the observer when it differs.  Names are literals. */
@@ -62,6 +65,15 @@ void entity_born(struct moment *at, struct entity *e);
 
 /* An ended agent or task, to be forgotten when too many follow it. */
 void model_ended(struct moment *at, struct entity *e);
+void model_unended(struct model *m, struct entity *e);
+/* Puts one that has its place back; called in order. */
+void model_ended_again(struct model *m, struct entity *e);
+/* Keeps the numbers of active agents and running tasks: to be called when an
+ * entity's status may have changed. */
+void entity_recount(struct model *m, struct entity *e);
+bool agent_ended(const struct entity *e);
+/* "p123" and "p123/..." belong to process 123: 0 for other keys. */
+uint32_t key_pid(const char *key, bool *ret_whole);
 
 struct process *process_get(struct model *m, uint32_t pid, bool create);
 struct environment *environment_get(struct model *m, uint64_t hash, bool create);

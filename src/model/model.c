@@ -67,7 +67,16 @@ void model_observe(struct model *m, model_observer fn, void *arg)
 	m->observe_arg = arg;
 }
 
-size_t model_count(const struct model *m, enum table t) { return m->count[t]; }
+size_t model_count(const struct model *m, enum table t)
+{
+	size_t n = m->count[t];
+
+	for (size_t i = 0; t == TABLE_MEMORY && i < PROCESS_BUCKETS; i++)
+		for (const struct process *p = m->processes[i]; p; p = p->next)
+			n += p->env ? p->env->list.n : 0;
+	return n;
+}
+
 const struct entity *model_first(const struct model *m, enum table t) { return m->first[t]; }
 uint32_t model_processes_alive(const struct model *m) { return m->alive; }
 uint64_t model_processes_seen(const struct model *m) { return m->processes_seen; }
@@ -179,6 +188,8 @@ static void disown(struct entity *e)
 void entity_own(struct model *m, struct entity *e, struct process *p)
 {
 	(void)m;
+	if (e->owner == p)
+		return;
 	disown(e);
 	e->owner = p;
 	e->owned_prev = NULL;
@@ -256,25 +267,67 @@ void model_ended(struct moment *at, struct entity *e)
 {
 	struct model *m = at->m;
 
+	model_unended(m, e);
+	e->ended = ++m->ended_last;
 	ring_push(&m->ended, &m->ended_head, &m->ended_count, &m->ended_cap, e);
 	while (m->ended_count > ENDED_KEPT) {
 		struct entity *old = m->ended[m->ended_head];
 
 		m->ended_head = (m->ended_head + 1) % m->ended_cap;
 		m->ended_count--;
-		if (old && !old->dead)
-			entity_bury(at, old);
+		if (old == NULL)
+			continue;
+		old->ended = 0;
+		entity_bury(at, old);
 	}
 }
 
-static void forget_ended(struct model *m, const struct entity *e)
+void model_ended_again(struct model *m, struct entity *e)
 {
+	m->ended_last = e->ended;
+	ring_push(&m->ended, &m->ended_head, &m->ended_count, &m->ended_cap, e);
+}
+
+void model_unended(struct model *m, struct entity *e)
+{
+	if (e->ended == 0)
+		return;
+	e->ended = 0;
 	for (size_t i = 0; i < m->ended_count; i++) {
 		size_t at = (m->ended_head + i) % m->ended_cap;
 
 		if (m->ended[at] == e)
 			m->ended[at] = NULL;
 	}
+}
+
+/* ---- counting ---- */
+
+static const char *status_of(const struct entity *e)
+{
+	const struct value *s = value_get(&e->value, "status");
+
+	return s && s->type == VALUE_STRING ? s->bytes : NULL;
+}
+
+bool agent_ended(const struct entity *e)
+{
+	const char *s = status_of(e);
+
+	return s && (strcmp(s, "terminated") == 0 || strcmp(s, "error") == 0);
+}
+
+void entity_recount(struct model *m, struct entity *e)
+{
+	const char *s;
+	bool counts;
+
+	if (e->table != TABLE_AGENTS && e->table != TABLE_TASKS)
+		return;
+	s = e->dead ? NULL : status_of(e);
+	counts = s && (e->table == TABLE_AGENTS ? !agent_ended(e) : strcmp(s, "running") == 0);
+	*(e->table == TABLE_AGENTS ? &m->active_agents : &m->running_tasks) += (int64_t)counts - (int64_t)e->counted;
+	e->counted = counts;
 }
 
 /* ---- changing entities ---- */
@@ -312,12 +365,12 @@ void entity_bury(struct moment *at, struct entity *e)
 	struct model *m = at->m;
 
 	tell(at, e, "", &e->value, NULL);
-	if (e->table == TABLE_AGENTS || e->table == TABLE_TASKS)
-		forget_ended(m, e);
+	model_unended(m, e);
 	list_out(m, e);
 	disown(e);
 	value_done(&e->value);
 	e->dead = true;
+	entity_recount(m, e);
 	e->time_ns = at->time_ns;
 	e->order = at->order;
 	ring_push(&m->graves, &m->graves_head, &m->graves_count, &m->graves_cap, e);
@@ -335,6 +388,9 @@ void entity_rename(struct moment *at, struct entity *e, const char *key, size_t 
 	copy->order = e->order;
 	copy->source = e->source;
 	tell(at, copy, "", NULL, &copy->value);
+	entity_recount(at->m, copy);
+	copy->ended = e->ended;
+	e->ended = 0; /* the copy takes its place */
 	for (size_t i = 0; i < at->m->ended_count; i++) {
 		size_t slot = (at->m->ended_head + i) % at->m->ended_cap;
 
@@ -352,6 +408,7 @@ void entity_assign(struct moment *at, struct entity *e, struct value v)
 		tell(at, e, "", e->value.n || e->table == TABLE_METRICS ? &e->value : NULL, &v);
 	value_done(&e->value);
 	e->value = v;
+	entity_recount(at->m, e);
 }
 
 void field_take(struct moment *at, struct entity *e, const char *name, struct value v)
@@ -365,6 +422,8 @@ void field_take(struct moment *at, struct entity *e, const char *name, struct va
 	}
 	tell(at, e, name, old, &v);
 	value_set(&e->value, name, n, true, v);
+	if (strcmp(name, "status") == 0)
+		entity_recount(at->m, e);
 }
 
 void field_text(struct moment *at, struct entity *e, const char *name, const void *p, size_t n)
@@ -424,16 +483,14 @@ struct entity *model_process_entity(struct model *m, uint32_t pid, enum table t,
 
 struct environment *environment_get(struct model *m, uint64_t hash, bool create)
 {
-	struct environment *v = m->environments;
+	struct environment **v = &m->environments;
 
-	while (v && v->hash != hash)
-		v = v->next;
-	if (v == NULL && create) {
-		v = xcalloc(1, sizeof *v);
-		v->hash = hash;
-		v->list = value_list();
-		v->next = m->environments;
-		m->environments = v;
+	while (*v && (*v)->hash != hash)
+		v = &(*v)->next;
+	if (*v == NULL && create) { /* behind the others: a loaded state has the same order */
+		*v = xcalloc(1, sizeof **v);
+		(*v)->hash = hash;
+		(*v)->list = value_list();
 	}
-	return v;
+	return *v;
 }

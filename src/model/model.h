@@ -27,8 +27,10 @@ struct entity {
 	uint64_t time_ns, order;          /* of the last Change taken */
 	struct value value;               /* an object; a list of messages; a bare number */
 	uint64_t dropped;                 /* messages that the bound let go */
+	uint64_t ended;                   /* an agent or task that ended: its place in that order; 0 else */
 	uint8_t table, source;
 	bool dead;                        /* a tombstone: in no table */
+	bool counted;                     /* among the active agents or running tasks */
 	uint32_t key_len;
 	char key[];                       /* NUL-terminated */
 };
@@ -57,9 +59,11 @@ typedef void (*model_observer)(void *arg, const struct entity *e, const char *fi
 void model_observe(struct model *m, model_observer fn, void *arg);
 
 /* message SystemState. */
-void model_save(const struct model *m, uint64_t time_ns, struct buf *out);
+void model_save(struct model *m, uint64_t time_ns, struct buf *out);
 bool model_load(struct model *m, const uint8_t *p, size_t n);
 
+/* Makes entries of what stands for them; before looking at the memory table. */
+void model_unfold(struct model *m);
 size_t model_count(const struct model *m, enum table t);
 const struct entity *model_first(const struct model *m, enum table t);
 struct entity *model_find(const struct model *m, enum table t, const char *key, size_t n);
@@ -79,6 +83,10 @@ struct process {
 	uint32_t exec_count;
 	bool alive;
 	bool execing;
+	/* An inherited environment stands for its entries in the memory table
+	 * until somebody looks at them or changes one. */
+	struct environment *env;
+	uint64_t env_time_ns, env_order;
 };
 struct process *model_process(struct model *m, uint32_t pid);
 /* A process's entity: `p<pid>` + suffix. */

@@ -100,6 +100,8 @@ static void pack_stamp(const struct entity *e, uint32_t field, struct buf *out)
 	pack_uint(out, 2, e->order);
 	if (e->source)
 		pack_uint(out, 3, e->source);
+	if (e->ended)
+		pack_uint(out, 4, e->ended);
 	pack_end(out, mark);
 }
 
@@ -118,7 +120,7 @@ static void pack_channel(const struct entity *e, struct buf *out)
 
 static bool all_objects(const struct value *list)
 {
-	for (uint32_t i = 0; i < list->n; i++)
+	for (uint32_t i = 0; list->type == VALUE_LIST && i < list->n; i++)
 		if (list->items[i].type != VALUE_OBJECT)
 			return false;
 	return list->type == VALUE_LIST;
@@ -151,8 +153,9 @@ static void pack_entity(const struct entity *e, struct buf *out)
 	pack_end(out, entry);
 }
 
-void model_save(const struct model *m, uint64_t time_ns, struct buf *out)
+void model_save(struct model *m, uint64_t time_ns, struct buf *out)
 {
+	model_unfold(m);
 	pack_fixed64(out, 1, time_ns);
 	for (int t = 1; t < TABLE_COUNT; t++)
 		for (const struct entity *e = m->first[t]; e; e = e->next)
@@ -194,6 +197,8 @@ static bool load_stamp(struct entity *e, const struct wire *from)
 			e->order = w.u;
 		else if (w.field == 3 && w.type == 0)
 			e->source = (uint8_t)w.u;
+		else if (w.field == 4 && w.type == 0)
+			e->ended = w.u;
 	}
 	return r == 0;
 }
@@ -293,45 +298,31 @@ static bool load_value(struct entity *e, const struct wire *w)
 	return load_fields(&e->value, schema_fields(e->table), &w->b, e);
 }
 
-/* "p123", "p123/..." belong to process 123; "p123~..." to one that is gone. */
-static uint32_t key_pid(const char *key, bool *ret_whole)
+/* "p123~..." belongs to no process: it is gone. */
+uint32_t key_pid(const char *key, bool *ret_whole)
 {
-	uint32_t pid = 0;
+	uint64_t pid = 0;
 	const char *s = key + 1;
 
+	*ret_whole = false;
 	if (key[0] != 'p' || !isdigit((unsigned char)*s))
 		return 0;
-	while (isdigit((unsigned char)*s))
-		pid = pid * 10 + (uint32_t)(*s++ - '0');
+	while (isdigit((unsigned char)*s) && pid <= UINT32_MAX)
+		pid = pid * 10 + (uint64_t)(*s++ - '0');
 	*ret_whole = *s == 0;
-	return *s == 0 || *s == '/' ? pid : 0;
-}
-
-static bool text_is(const struct value *object, const char *name, const char *text)
-{
-	const struct value *v = value_get(object, name);
-
-	return v && v->type == VALUE_STRING && strcmp(v->bytes, text) == 0;
+	return pid <= UINT32_MAX && (*s == 0 || *s == '/') ? (uint32_t)pid : 0;
 }
 
 /* Puts a loaded entity back among its process's. */
 static void adopt(struct model *m, struct entity *e)
 {
-	bool whole = false, ended = text_is(&e->value, "status", "terminated") || text_is(&e->value, "status", "error");
+	bool whole;
 	uint32_t pid = key_pid(e->key, &whole);
-	struct moment at = { .m = m };
 
-	if (e->table == TABLE_SWARMS && m->swarm[0] == 0 && e->key_len < sizeof m->swarm)
+	if (e->table == TABLE_SWARMS && whole && m->swarm[0] == 0 && e->key_len < sizeof m->swarm)
 		memcpy(m->swarm, e->key, e->key_len + 1u);
-	if (e->table == TABLE_TASKS && text_is(&e->value, "status", "running"))
-		m->running_tasks++;
-	else if (e->table == TABLE_TASKS)
-		model_ended(&at, e);
-	if (e->table == TABLE_AGENTS && ended)
-		model_ended(&at, e);
-	else if (e->table == TABLE_AGENTS)
-		m->active_agents++;
-	if (pid == 0)
+	entity_recount(m, e);
+	if (pid == 0 || e->table == TABLE_SWARMS || e->table == TABLE_METRICS)
 		return;
 	struct process *p = process_get(m, pid, true);
 
@@ -340,7 +331,7 @@ static void adopt(struct model *m, struct entity *e)
 		const struct value *execs = value_get(&e->value, "execCount");
 
 		p->agent = e;
-		p->alive = !ended;
+		p->alive = !agent_ended(e);
 		m->alive += p->alive;
 		p->exec_count = execs && execs->type == VALUE_INT ? (uint32_t)execs->integer : 0;
 	}
@@ -416,6 +407,31 @@ static bool load_tombstone(struct model *m, const struct bytes *b)
 	return true;
 }
 
+static int by_ended(const void *a, const void *b)
+{
+	const struct entity *x = *(struct entity *const *)a, *y = *(struct entity *const *)b;
+
+	return x->ended < y->ended ? -1 : x->ended > y->ended;
+}
+
+/* What ended is forgotten in the order in which it ended, not of its table. */
+static void load_ended(struct model *m)
+{
+	static const enum table tables[] = { TABLE_AGENTS, TABLE_TASKS };
+	size_t n = 0, cap = m->count[TABLE_AGENTS] + m->count[TABLE_TASKS];
+	struct entity **list = xmalloc(cap * sizeof *list);
+
+	for (int t = 0; t < 2; t++)
+		for (struct entity *e = m->first[tables[t]]; e; e = e->next)
+			if (e->ended)
+				list[n++] = e;
+	qsort(list, n, sizeof *list, by_ended);
+	m->ended_count = 0;
+	for (size_t i = 0; i < n; i++)
+		model_ended_again(m, list[i]);
+	free(list);
+}
+
 bool model_load(struct model *m, const uint8_t *p, size_t n)
 {
 	model_observer quiet = m->observe;
@@ -439,5 +455,6 @@ bool model_load(struct model *m, const uint8_t *p, size_t n)
 		}
 	}
 	m->observe = quiet;
+	load_ended(m);
 	return r == 0;
 }

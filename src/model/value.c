@@ -53,9 +53,9 @@ struct value value_copy(const struct value *v)
 		c.type = v->type;
 		break;
 	case VALUE_LIST:
-		c.items = xmalloc(v->n * sizeof *c.items);
+		c = value_list();
 		for (uint32_t i = 0; i < v->n; i++)
-			c.items[i] = value_copy(&v->items[i]);
+			value_push(&c, value_copy(&v->items[i]));
 		break;
 	case VALUE_OBJECT:
 		c = value_object();
@@ -120,6 +120,10 @@ void value_set(struct value *o, const char *name, size_t n, bool literal, struct
 {
 	struct value *old = value_get_n(o, name, n);
 
+	if (o->type != VALUE_OBJECT) { /* was handed in as something else */
+		value_done(o);
+		*o = value_object();
+	}
 	if (old) {
 		value_done(old);
 		*old = v;
@@ -153,6 +157,10 @@ void value_unset(struct value *o, const char *name)
 
 void value_push(struct value *l, struct value v)
 {
+	if (l->type != VALUE_LIST) {
+		value_done(l);
+		*l = value_list();
+	}
 	if (at_capacity(l->n))
 		l->items = xrealloc(l->items, (l->n ? l->n * 2 : 4) * sizeof *l->items);
 	l->items[l->n++] = v;

@@ -56,7 +56,8 @@ static inline struct value value_list(void) { return (struct value){ .type = VAL
 /* The value of a field, or NULL. */
 const struct value *value_get(const struct value *object, const char *name);
 struct value *value_get_n(const struct value *object, const char *name, size_t n);
-/* Takes `v`.  With `literal` the name is not copied. */
+/* Takes `v`.  With `literal` the name is not copied.  What was no object (for
+ * value_push: no list) becomes one. */
 void value_set(struct value *object, const char *name, size_t n, bool literal, struct value v);
 void value_unset(struct value *object, const char *name);
 void value_push(struct value *list, struct value v);
