@@ -61,9 +61,9 @@ static int event_words(void *arg, const struct snaptrail_event *e)
 	size_t room = value_room(c, used, e->before && e->after);
 
 	if (e->before)
-		old = value_words(e->before, room);
+		old = *e->field ? value_words(e->before, room) : entity_words(e->before, room);
 	if (e->after)
-		new = value_words(e->after, room);
+		new = *e->field ? value_words(e->after, room) : entity_words(e->after, room);
 	printf("%s%s%s %s:%s%s%s%s%s ", paint(c, PAINT_DIM), time_words(e->time_ns, time), paint(c, PAINT_NONE),
 	       snaptrail_table_name(e->table), paint(c, PAINT_CYAN), key, paint(c, PAINT_NONE),
 	       *e->field ? "#" : "", e->field);

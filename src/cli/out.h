@@ -42,6 +42,11 @@ char *clean_text(const char *s, size_t len, size_t width);
 size_t text_columns(const char *s);
 /* A value in one line, strings in quotes.  To be freed. */
 char *value_words(const struct snaptrail_value *v, size_t width);
+/* A field of an object as value_bare(), "" when it is absent. */
+char *field_words(const struct snaptrail_value *v, const char *name);
+/* An entity in a phrase: a descriptor's type, state, path and peer, a named
+ * value's text; anything else as value_words(). */
+char *entity_words(const struct snaptrail_value *v, size_t width);
 /* A string's bytes bare, anything else as value_words(). */
 char *value_bare(const struct snaptrail_value *v, size_t width);
 

@@ -47,15 +47,6 @@ static void free_rows(struct rows *r)
 	*r = (struct rows){ .cli = r->cli };
 }
 
-static char *field_words(const struct snaptrail_value *v, const char *name)
-{
-	const struct snaptrail_value *f = NULL;
-
-	if (v && snaptrail_value_type(v) == SNAPTRAIL_OBJECT)
-		f = snaptrail_value_get(v, name);
-	return f ? value_bare(f, 0) : must(strdup(""));
-}
-
 static void heading(const struct cli *c, const char *name, size_t n)
 {
 	char words[TIME_WORDS];
@@ -185,8 +176,8 @@ static int collect_resource(void *arg, const char *key, size_t key_len, const st
 {
 	struct rows *r = arg;
 	struct row *row = add_row(r, key, key_len);
-	const struct snaptrail_value *allocation = snaptrail_value_get(v, "allocation"), *usage = snaptrail_value_get(v, "usage");
-	char *path = field_words(allocation, "path"), *peer = field_words(allocation, "peer");
+	const struct snaptrail_value *usage = snaptrail_value_get(v, "usage");
+	char *what = entity_words(v, 0), *rest = strchr(what, ' ');
 	char *in = field_words(usage, "bytesRead"), *out = field_words(usage, "bytesWritten"), *text;
 	char *slash = strchr(row->key, '/');
 
@@ -194,12 +185,14 @@ static int collect_resource(void *arg, const char *key, size_t key_len, const st
 	(void)changed_ns;
 	row->parent = must(strndup(row->key, slash ? (size_t)(slash - row->key) : 0));
 	row->left = field_words(v, "type");
-	if (asprintf(&text, "%s%s%s%s%s%s%s", path, *peer ? " -> " : "", peer, *in ? "  read " : "", in,
-		     *out ? "  written " : "", out) < 0)
+	if (strcmp(in, "0") == 0)
+		*in = 0;
+	if (strcmp(out, "0") == 0)
+		*out = 0;
+	if (asprintf(&text, "%s%s%s%s%s", rest ? rest + 1 : "", *in ? "  read " : "", in, *out ? "  written " : "", out) < 0)
 		text = NULL;
 	row->right = must(text);
-	free(path);
-	free(peer);
+	free(what);
 	free(in);
 	free(out);
 	return 0;

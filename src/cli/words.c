@@ -154,3 +154,53 @@ char *value_bare(const struct snaptrail_value *v, size_t width)
 	s = snaptrail_value_bytes(v, &len);
 	return clean_text(s, len, width);
 }
+
+char *field_words(const struct snaptrail_value *v, const char *name)
+{
+	const struct snaptrail_value *f = NULL;
+
+	if (v && snaptrail_value_type(v) == SNAPTRAIL_OBJECT)
+		f = snaptrail_value_get(v, name);
+	return f ? value_bare(f, 0) : must(strdup(""));
+}
+
+/* Appends a word when there is one; takes it. */
+static void add_word(char **text, const char *before, char *word)
+{
+	char *longer;
+
+	if (*word && asprintf(&longer, "%s%s%s", *text, before, word) >= 0) {
+		free(*text);
+		*text = longer;
+	}
+	free(word);
+}
+
+char *entity_words(const struct snaptrail_value *v, size_t width)
+{
+	const struct snaptrail_value *a = NULL, *value = NULL;
+	char *text, *status, *path;
+
+	if (v && snaptrail_value_type(v) == SNAPTRAIL_OBJECT) {
+		a = snaptrail_value_get(v, "allocation");
+		value = snaptrail_value_get(v, "value");
+	}
+	if (a == NULL)
+		return value_words(value ? value : v, width);
+	text = field_words(v, "type");
+	status = field_words(v, "status");
+	if (strcmp(status, "open") == 0)
+		*status = 0;
+	path = field_words(a, "path");
+	if (*path == 0) {
+		free(path);
+		path = field_words(a, "requestedPath");
+	}
+	add_word(&text, " ", path);
+	add_word(&text, ", ", status);
+	add_word(&text, " on ", field_words(a, "address"));
+	add_word(&text, " with ", field_words(a, "peer"));
+	add_word(&text, " from fd", field_words(a, "acceptedOn"));
+	add_word(&text, " paired with fd", field_words(a, "pairedWith"));
+	return text;
+}

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""What recording costs, as ratios against plain runs and peers in the same run.
+
+bench.py BUILD [--out FILE] [PATTERN]: each figure is a median of alternating
+runs in both orders.  Nothing here passes or fails: it prints the table kept in
+doc/bench.md, with the goal beside each row.
+"""
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BUILD = os.path.abspath(sys.argv[1])
+ARGS = sys.argv[2:]
+OUT = ARGS[ARGS.index("--out") + 1] if "--out" in ARGS else None
+PATTERN = next((a for i, a in enumerate(ARGS) if not a.startswith("--") and (i == 0 or ARGS[i - 1] != "--out")), "")
+SNAPTRAIL = os.path.join(BUILD, "snaptrail")
+WORK = tempfile.mkdtemp(prefix="snaptrail-bench-")
+os.environ["SNAPTRAIL_STORE"] = os.path.join(WORK, "store")
+ROWS = []
+
+
+def run(cmd, **kw):
+    return subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)
+
+
+def recorded(cmd, *flags):
+    return [SNAPTRAIL, "run", "--quiet", *flags, "--", *cmd]
+
+
+def wall(cmd):
+    begun = time.perf_counter()
+    subprocess.run(cmd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=WORK)
+    return time.perf_counter() - begun
+
+
+def row(what, figure, goal):
+    ROWS.append((what, figure, goal))
+    print(f"{what:58} {figure:44} {goal}", flush=True)
+
+
+def compile_c(name, *libs):
+    out = os.path.join(WORK, name)
+    r = run(["cc", "-O2", "-o", out, os.path.join(HERE, name + ".c"), "-I" + HERE, "-pthread", *libs])
+    if r.returncode:
+        print(f"bench: {name} was not built: {r.stderr.splitlines()[0] if r.stderr else ''}", file=sys.stderr)
+        return None
+    return out
+
+
+def pairs(plain, other, n):
+    """Medians of both and of the ratio, alternating and in both orders."""
+    a, b = [], []
+    for i in range(n):
+        first, second = (plain, other) if i % 2 else (other, plain)
+        x, y = wall(first), wall(second)
+        a.append(x if i % 2 else y)
+        b.append(y if i % 2 else x)
+    return statistics.median(a), statistics.median(b), statistics.median(y / x for x, y in zip(a, b)), a, b
+
+
+def report_rows(report):
+    plain, ours = [], []
+    for _ in range(7):
+        plain.append(float(run([report, "cost", "200000"]).stdout))
+        ours.append(float(run(recorded([report, "cost", "200000"])).stdout))
+    added = statistics.median(ours) - statistics.median(plain)
+    row("hooked report with clock, added to the call", f"{added:.1f} ns (best of runs {min(ours) - min(plain):.1f})", "15 ns")
+    tracepoint = compile_c("tracepoint", "-llttng-ust", "-ldl")
+    if tracepoint and shutil.which("lttng-sessiond"):
+        cost = lttng_cost(tracepoint)
+        if cost:
+            row("  the same through an LTTng-UST tracepoint", f"{cost:.1f} ns; ours is 1/{cost / max(added, .1):.1f}", "1/6")
+    for name, n in [("setenv", "300000"), ("prctl", "200000"), ("open+close", "100000"), ("read", "300000"),
+                    ("fork+wait", "1000"), ("pthread_create+join", "3000")]:
+        a = [float(run([report, "call", name, n]).stdout) for _ in range(3)]
+        b = [float(run(recorded([report, "call", name, n])).stdout) for _ in range(3)]
+        row(f"  {name}", f"+{statistics.median(b) - statistics.median(a):.0f} ns on {statistics.median(a):.0f}", "")
+    p = run([report, "latency", "2000000", "2e6"]).stdout.split()
+    r = run(recorded([report, "latency", "2000000", "2e6"])).stdout.split()
+    row("latency at 2 M/s: p50 / p99 / p99.9 / p99.99", " / ".join(r) + " ns", "p99.99 1,000 ns")
+    row("  the same, plain", " / ".join(p) + " ns", "")
+    for what, flags, args, goal in [
+            ("bursts of 1 ms, 10 M/s, one thread", [], ["10e6", "1", "200", "1"], "0 lost"),
+            ("bursts of 1 ms, 5 M/s, each of two threads", [], ["5e6", "1", "200", "2"], "0 lost"),
+            ("bursts of 1 ms, 10 M/s, each of two, forensic", ["--profile", "forensic"], ["10e6", "1", "200", "2"], "0 lost")]:
+        r = subprocess.run([SNAPTRAIL, "run", *flags, "--session", f"burst{len(ROWS)}", "--", report, "burst", *args],
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        s = json.loads(run([SNAPTRAIL, "sessions", "--json"]).stdout)[-1]
+        rate = re.findall(r"at ([0-9.]+) M/s", r.stderr)
+        row(what, f"{s['lost']} lost of {s['changes'] + s['coalesced']:,} at {'+'.join(rate)} M/s", goal)
+
+
+def lttng_cost(tracepoint):
+    home = os.path.join(WORK, "lttng")
+    os.makedirs(home)
+    env = dict(os.environ, LTTNG_HOME=home)
+    daemon = None
+    try:
+        daemon = subprocess.Popen(["lttng-sessiond", "--no-kernel", "-q"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(1.5)
+        lttng = lambda *a: run(["lttng", *a], env=env)
+        lttng("create", "bench", "-o", os.path.join(home, "trace"))
+        lttng("enable-channel", "-u", "--overwrite", "--subbuf-size", "1M", "--num-subbuf", "8", "c")
+        lttng("enable-event", "-u", "-c", "c", "snaptrail_bench:report")
+        lttng("start")
+        got = [float(run([tracepoint, "200000"], env=env).stdout) for _ in range(5)]
+        lttng("stop")
+        lttng("destroy", "bench")
+        return statistics.median(got)
+    except (ValueError, OSError) as e:
+        print("bench: lttng:", e, file=sys.stderr)
+        return None
+    finally:
+        if daemon:
+            daemon.terminate()
+            daemon.wait()
+
+
+def program_rows():
+    a, b, _, _, _ = pairs(["/bin/true"], recorded(["/bin/true"]), 41)
+    row("`run` itself, around a program that does nothing", f"+{(b - a) * 1e3:.1f} ms on {a * 1e3:.1f}", "5 ms")
+    loop = ["bash", "-c", "for ((i = 0; i < 2000; i++)); do /bin/true; done"]
+    a, b, ratio, _, _ = pairs(loop, recorded(loop), 5)
+    row("2,000 x /bin/true under bash", f"{ratio:.3f}", "1.25")
+    row("  added to each process", f"{(b - a) / 2000 * 1e6:.0f} us", "150 us")
+    opens = ["/usr/bin/python3", "-c", "for i in range(200000):\n open('/dev/null').close()"]
+    compare("python3 opening 200,000 files", opens, 7)
+    source = os.path.join(WORK, "x.c")
+    with open(source, "w") as f:
+        f.write("".join(f"int f{i}(int a){{int s=0;for(int k=0;k<a;k++)s+=k*{i};return s;}}\n" for i in range(600)))
+    compare("gcc -O2", ["gcc", "-O2", "-c", source, "-o", os.path.join(WORK, "x.o")], 7)
+    sql = ("create table t(a,b);with recursive c(x) as (select 1 union all select x+1 from c where x<800000) "
+           "insert into t select x,x*x from c;select sum(b) from t;")
+    compare("sqlite3", ["sqlite3", os.path.join(WORK, "t.db"), sql], 7, before=lambda: remove("t.db"))
+
+
+def remove(name):
+    try:
+        os.unlink(os.path.join(WORK, name))
+    except FileNotFoundError:
+        pass
+
+
+def compare(what, cmd, n, before=None):
+    a, b, h = [], [], []
+    heap = shutil.which("heaptrack")
+    for i in range(n):
+        for k in ((0, 1) if i % 2 else (1, 0)):
+            if before:
+                before()
+            (a, b)[k].append(wall((cmd, recorded(cmd))[k]))
+        if heap and i < 2:
+            if before:
+                before()
+            h.append(wall([heap, "-o", os.path.join(WORK, "heap"), *cmd]))
+    ratio = statistics.median(y / x for x, y in zip(a, b))
+    beside = f"; heaptrack {statistics.median(h) / statistics.median(a):.2f}" if h else ""
+    row(what, f"{ratio:.3f} of plain ({statistics.median(a):.2f} s){beside}", "1.02")
+
+
+def server(cmd, ready, flags):
+    p = subprocess.Popen(recorded(cmd, *flags) if flags is not None else cmd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=WORK)
+    for _ in range(200):
+        if os.path.exists(ready):
+            return p
+        time.sleep(0.02)
+    raise RuntimeError(f"{cmd[0]} did not start")
+
+
+def throughput(what, cmd, ready, load, figure, n=6):
+    got = {None: [], "r": []}
+    for i in range(n):
+        for k in ((None, "r") if i % 2 else ("r", None)):
+            remove(os.path.basename(ready))
+            p = server(cmd, ready, None if k is None else [])
+            time.sleep(0.2)
+            out = run(load).stdout
+            got[k].append(figure(out))
+            p.terminate()
+            p.wait()
+    ratios = [r / q for q, r in zip(got[None], got["r"])]
+    row(what, f"{statistics.median(ratios):.3f} of plain ({min(ratios):.2f} to {max(ratios):.2f})", "0.98")
+
+
+def server_rows():
+    sock = os.path.join(WORK, "redis.sock")
+    redis = ["redis-server", "--port", "0", "--unixsocket", sock, "--save", "", "--dir", WORK]
+    per_second = lambda out: sum(float(x) for x in re.findall(r"([0-9.]+) requests per second", out)) or 1.0
+    if shutil.which("redis-benchmark"):
+        throughput("redis-benchmark", redis, sock, ["redis-benchmark", "-s", sock, "-n", "100000", "-q", "-t", "set,get"], per_second)
+        throughput("redis-benchmark, pipeline of 16", redis, sock,
+                   ["redis-benchmark", "-s", sock, "-n", "600000", "-P", "16", "-q", "-t", "set,get"], per_second)
+    if shutil.which("nginx") and shutil.which("wrk"):
+        conf = os.path.join(WORK, "nginx.conf")
+        pid = os.path.join(WORK, "nginx.pid")
+        with open(conf, "w") as f:
+            f.write(f"daemon off; worker_processes 1; pid {pid}; error_log {WORK}/e.log; events {{ worker_connections 512; }}\n"
+                    f"http {{ access_log off; keepalive_requests 1000000; server {{ listen 127.0.0.1:18099; return 200 'ok'; }} }}\n")
+        throughput("nginx, keep-alive load", ["nginx", "-p", WORK, "-c", conf], pid,
+                   ["wrk", "-t1", "-c16", "-d2s", "http://127.0.0.1:18099/"],
+                   lambda out: float(re.search(r"Requests/sec:\s*([0-9.]+)", out).group(1)))
+
+
+def memory_row():
+    code = ("import re\n"
+            "s=open('/proc/self/smaps').read()\n"
+            "r=a=0\n"
+            "for part in re.split(r'\\n(?=[0-9a-f]+-[0-9a-f]+ )', s):\n"
+            " head=part.split('\\n')[0]\n"
+            " if 'snaptrail' in head:\n"
+            "  r+=int(re.search(r'Rss:\\s+(\\d+)', part).group(1)); a+=int(re.search(r'Size:\\s+(\\d+)', part).group(1))\n"
+            "print(r, a)")
+    r, a = run(recorded(["/usr/bin/python3", "-c", code])).stdout.split()
+    row("memory of ours in the target: resident / address space", f"{r} / {a} KiB", "256 / 2,048 KiB")
+
+
+def main():
+    print(f"{'what':58} {'measured':44} goal")
+    groups = [("report", lambda: report_rows(compile_c("report", "-lsystemd"))), ("program", program_rows),
+              ("server", server_rows), ("memory", memory_row)]
+    for name, group in groups:
+        if PATTERN in name:
+            group()
+    if OUT:
+        with open(OUT, "w") as f:
+            f.write("# What recording costs\n\nMade by `./dev bench --out doc/bench.md`: medians of alternating runs on a shared\n"
+                    "2-core virtual machine; compare the ratios, not the times.\n\n| what | measured | goal |\n| --- | --- | --- |\n")
+            for what, figure, goal in ROWS:
+                f.write(f"| {what.strip()} | {figure} | {goal} |\n")
+
+
+try:
+    main()
+finally:
+    shutil.rmtree(WORK, ignore_errors=True)
