@@ -157,6 +157,10 @@ static bool settle_exited(struct recorder *r, struct followed *p)
 		status = r->root_status;
 	} else if (kernel_status(p, &status)) {
 		known = true;
+		if ((int)p->pid == r->root_pid) {
+			r->root_ended = true;
+			r->root_status = status;
+		}
 	} else if (!(m && !m->alive) && now - p->exited_ns < ENDED_WAIT_NS && !p->hung_up) {
 		return false;
 	} else if ((int)p->pid == r->root_pid && !r->root_ended && !r->front_gone) {
@@ -186,6 +190,26 @@ static void settle(struct recorder *r)
 	}
 }
 
+/* A process that no visitor reports: what /proc says of it. */
+static void report_uninjected(struct recorder *r, uint32_t pid, uint32_t parent)
+{
+	char comm[32] = "", state = 0;
+	uint32_t ppid = 0;
+	uint64_t start = 0;
+	size_t n = 0;
+	char *line;
+
+	if (!look_stat(pid, &ppid, &start, comm, &state) || (parent && ppid != parent))
+		return;
+	line = look_cmdline(pid, &n);
+	struct change c = { .kind = PROCESS_UNINJECTED, .pid = pid, .ppid = ppid, .source = SOURCE_PROC,
+			    .name = BYTES(comm, strlen(comm)), .value = BYTES(line, n), .start_ticks = start };
+
+	collect_report(&r->c, &c);
+	r->uninjected++;
+	free(line);
+}
+
 /* ---- messages from `run` ---- */
 
 static void on_control(struct recorder *r)
@@ -207,6 +231,8 @@ static void on_control(struct recorder *r)
 		r->root_known = true;
 		r->wait_all = m.wait;
 		follow(r, (uint32_t)m.pid)->uninjected = m.uninjected;
+		if (m.uninjected)
+			report_uninjected(r, (uint32_t)m.pid, 0);
 	} else if (m.type == CONTROL_ENDED) {
 		struct followed *p = followed_find(r, (uint32_t)m.pid);
 
@@ -259,11 +285,6 @@ static void drain_beyond(struct recorder *r, uint64_t time_ns)
 static void found_child(struct recorder *r, uint32_t pid, uint32_t parent)
 {
 	struct followed *p = followed_find(r, pid);
-	char comm[32] = "", state = 0;
-	uint32_t ppid = 0;
-	uint64_t start = 0;
-	size_t n = 0;
-	char *line;
 
 	if (p == NULL) {
 		p = follow(r, pid);
@@ -272,15 +293,7 @@ static void found_child(struct recorder *r, uint32_t pid, uint32_t parent)
 	/* Forked children report nothing until they do something. */
 	if (!p->uninjected || p->exited_ns || collect_lanes(&r->c, pid) || model_process(r->c.model, pid))
 		return;
-	if (!look_stat(pid, &ppid, &start, comm, &state) || ppid != parent)
-		return;
-	line = look_cmdline(pid, &n);
-	struct change c = { .kind = PROCESS_UNINJECTED, .pid = pid, .ppid = ppid, .source = SOURCE_PROC,
-			    .name = BYTES(comm, strlen(comm)), .value = BYTES(line, n), .start_ticks = start };
-
-	collect_report(&r->c, &c);
-	r->uninjected++;
-	free(line);
+	report_uninjected(r, pid, parent);
 }
 
 /* Two looks at every process, and what they say that the hooks did not. */

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,46 @@ static int parent_folder(char *out, size_t cap)
 	return fail(-EACCES, "no folder for rings: /dev/shm, /run/user and /tmp cannot be written");
 }
 
+static void folder_remove(const char *folder)
+{
+	struct dirent *e;
+	DIR *d = opendir(folder);
+
+	while (d && (e = readdir(d))) {
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+			unlinkat(dirfd(d), e->d_name, 0);
+	}
+	if (d)
+		closedir(d);
+	rmdir(folder);
+}
+
+/* What nobody can salvage any more: its recorder is dead and its store is gone
+ * or never was. */
+static void sweep(const char *parent)
+{
+	struct dirent *e;
+	DIR *d = opendir(parent);
+
+	while (d && (e = readdir(d))) {
+		char path[600], link[700], target[4400];
+		struct stat st;
+		ssize_t n;
+		int pid;
+
+		snprintf(path, sizeof path, "%s/%s", parent, e->d_name);
+		snprintf(link, sizeof link, "%s/pointer", path);
+		if (strlen(e->d_name) != 32 || (n = readlink(link, target, sizeof target - 1)) < 0)
+			continue;
+		target[n] = 0;
+		pid = atoi(target); /* a store in memory: only its recorder knows it */
+		if (pid ? kill(pid, 0) < 0 && errno == ESRCH : lstat(target, &st) < 0 && errno == ENOENT)
+			folder_remove(path);
+	}
+	if (d)
+		closedir(d);
+}
+
 static int live_folder(struct session *s)
 {
 	char parent[200];
@@ -43,6 +84,7 @@ static int live_folder(struct session *s)
 
 	if (e < 0)
 		return e;
+	sweep(parent);
 	if (getrandom(r, sizeof r, 0) != sizeof r)
 		return fail(-errno, "getrandom: %s", strerror(errno));
 	snprintf(s->folder, sizeof s->folder, "%s/%016llx%016llx", parent, (unsigned long long)r[0], (unsigned long long)r[1]);
@@ -159,6 +201,17 @@ static int pointer_write(struct session *s, const char *store_folder)
 	return 0;
 }
 
+/* A link that is never followed: the pointer file, or a pid. */
+static void point_back(const struct session *s)
+{
+	char link[320], pid[16];
+
+	snprintf(link, sizeof link, "%s/pointer", s->folder);
+	snprintf(pid, sizeof pid, "%d", (int)getpid());
+	if (symlink(s->pointer[0] ? s->pointer : pid, link) < 0)
+		return; /* then it is never swept */
+}
+
 int session_create(struct session *s, const char *store_folder, const char *id, const struct config *c,
 		   const struct clock *clock)
 {
@@ -171,6 +224,8 @@ int session_create(struct session *s, const char *store_folder, const char *id, 
 		r = board_create(s, c, clock);
 	if (r == 0 && store_folder)
 		r = pointer_write(s, store_folder);
+	if (r == 0)
+		point_back(s);
 	if (r < 0)
 		session_close(s, r != -EBUSY);
 	return r;
@@ -182,6 +237,15 @@ void session_set_recorder(struct session *s, int pid)
 	int n = snprintf(text, sizeof text, "folder %s\nboot %s\nrecorder %d\n", s->folder, s->board->boot_id, pid);
 
 	s->board->recorder_pid = (uint32_t)pid;
+	if (s->pointer[0] == 0) {
+		char link[320];
+
+		snprintf(link, sizeof link, "%s/pointer", s->folder);
+		unlink(link);
+		snprintf(text, sizeof text, "%d", pid);
+		if (symlink(text, link) < 0)
+			return;
+	}
 	if (s->lease >= 0 && pwrite(s->lease, text, (size_t)n, 0) == n && ftruncate(s->lease, n) < 0)
 		return; /* a longer number's tail stays: harmless */
 }
@@ -246,20 +310,6 @@ int session_recorder_pid(const struct session *s)
 		return 0;
 	at = strstr(text, "\nrecorder ");
 	return at ? atoi(at + 10) : 0;
-}
-
-static void folder_remove(const char *folder)
-{
-	struct dirent *e;
-	DIR *d = opendir(folder);
-
-	while (d && (e = readdir(d))) {
-		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-			unlinkat(dirfd(d), e->d_name, 0);
-	}
-	if (d)
-		closedir(d);
-	rmdir(folder);
 }
 
 void session_close(struct session *s, bool remove)

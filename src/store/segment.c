@@ -48,6 +48,7 @@ int segment_create(struct segment *s, const char *folder)
 	memcpy(h.magic, SEGMENT_MAGIC, 8);
 	h.file_id = s->file_id;
 	h.created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	s->created_ns = h.created_ns;
 	h.crc = header_crc(h);
 	r = io_pwrite_all(s->fd, &h, sizeof h, 0);
 	if (r < 0) {
@@ -83,6 +84,7 @@ int segment_open(struct segment *s, const char *folder, const char *name)
 		return fail(r, "%s: %s", path, r == -EPROTO ? "written by a newer snaptrail" : "not a segment, or damaged at 0");
 	}
 	s->file_id = h.file_id;
+	s->created_ns = h.created_ns;
 	s->size = SEGMENT_HEADER_BYTES;
 	return 0;
 }

@@ -44,7 +44,7 @@ static inline uint64_t record_extent_bytes(const struct record_header *h)
 struct segment {
 	char path[4400];
 	char name[20];             /* 16 hex digits */
-	uint64_t file_id;
+	uint64_t file_id, created_ns;
 	int fd;
 	uint64_t size;             /* whole records end here */
 	bool mine;                 /* this process appends to it */

@@ -74,7 +74,12 @@ static void scan(struct store *s, uint32_t k)
 	seg->torn = end > seg->size ? end - seg->size : 0;
 }
 
-static int by_created(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_created(const void *a, const void *b)
+{
+	const struct segment *x = a, *y = b;
+
+	return x->created_ns < y->created_ns ? -1 : x->created_ns > y->created_ns;
+}
 
 static bool open_already(const struct store *s, const char *name)
 {
@@ -84,35 +89,34 @@ static bool open_already(const struct store *s, const char *name)
 	return false;
 }
 
-int store_refresh(struct store *s)
+/* New segments, in the order in which they were begun: edits and ends mean
+ * what came before them. */
+static void find_segments(struct store *s)
 {
+	size_t known = s->nsegments;
 	struct dirent *e;
-	char **names = NULL;
-	size_t n = 0;
-	DIR *d;
+	DIR *d = opendir(s->segments_path);
 
-	if (s->in_memory)
-		return 0;
-	pthread_mutex_lock(&s->lock);
-	d = opendir(s->segments_path);
 	while (d && (e = readdir(d))) {
-		if (strlen(e->d_name) == 20 && strcmp(e->d_name + 16, ".seg") == 0 && !open_already(s, e->d_name)) {
-			names = xrealloc(names, (n + 1) * sizeof *names);
-			names[n++] = xstrdup(e->d_name);
-		}
-	}
-	if (d)
-		closedir(d);
-	qsort(names, n, sizeof *names, by_created);
-	for (size_t i = 0; i < n; i++) {
+		if (strlen(e->d_name) != 20 || strcmp(e->d_name + 16, ".seg") || open_already(s, e->d_name))
+			continue;
 		s->segments = xrealloc(s->segments, (s->nsegments + 1) * sizeof *s->segments);
-		if (segment_open(&s->segments[s->nsegments], s->segments_path, names[i]) == 0)
+		if (segment_open(&s->segments[s->nsegments], s->segments_path, e->d_name) == 0)
 			s->nsegments++;
 		else
 			s->damaged++;
-		free(names[i]);
 	}
-	free(names);
+	if (d)
+		closedir(d);
+	qsort(s->segments + known, s->nsegments - known, sizeof *s->segments, by_created);
+}
+
+int store_refresh(struct store *s)
+{
+	if (s->in_memory)
+		return 0;
+	pthread_mutex_lock(&s->lock);
+	find_segments(s);
 	for (uint32_t k = 0; k < s->nsegments; k++)
 		if (k != s->mine)
 			scan(s, k);
