@@ -266,10 +266,7 @@ static void memory_set(struct moment *at, struct process *p, const struct key *k
 
 static void memory_unset(struct moment *at, const struct key *k)
 {
-	struct entity *e = entity_take(at, TABLE_MEMORY, k->text, k->n, false);
-
-	if (e)
-		entity_bury(at, e);
+	entity_delete(at, TABLE_MEMORY, k->text, k->n);
 }
 
 static void env_put(struct moment *at, struct process *p, const char *s, size_t n)
@@ -599,6 +596,8 @@ static void on_fd_duped(struct moment *at, struct process *p, const struct chang
 	struct key k;
 	struct entity *from;
 
+	if (c->fd == c->fd2)
+		return; /* dup2() of a descriptor onto itself does nothing */
 	key_fd(&k, p->pid, c->fd);
 	from = model_find(at->m, TABLE_RESOURCES, k.text, k.n);
 	if (from)
@@ -814,7 +813,7 @@ static void on_forked(struct moment *at, const struct change *c)
 		return;
 	if (p->agent)
 		field_str(at, p->agent, "status", "busy");
-	if (parent == NULL || parent->agent == NULL)
+	if (parent == NULL || parent->agent == NULL || parent == p)
 		return;
 	static const char *const same[] = { "name", "commandLine", "executable", "uid" };
 
@@ -848,6 +847,17 @@ static void on_forked(struct moment *at, const struct change *c)
 	}
 }
 
+/* The variables that the visitor leaves out of the hash and writes each time. */
+static bool left_out_of_hash(const char *s, size_t n)
+{
+	static const char *const names[] = { "_=", "PWD=", "OLDPWD=", "SHLVL=" };
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (n >= strlen(names[i]) && memcmp(s, names[i], strlen(names[i])) == 0)
+			return true;
+	return false;
+}
+
 /* The environment of a new image: named by a hash, listed, or both. */
 static void began_env(struct moment *at, struct process *p, const struct change *c, const uint8_t *raw, size_t n)
 {
@@ -864,8 +874,7 @@ static void began_env(struct moment *at, struct process *p, const struct change 
 		const char *s = item.p;
 
 		env_put(at, p, s, item.n);
-		if (store && !(item.n > 2 && (memcmp(s, "_=", 2) == 0 || memcmp(s, "PWD", 3) == 0 ||
-					      (item.n > 6 && (memcmp(s, "OLDPWD", 6) == 0 || memcmp(s, "SHLVL=", 6) == 0)))))
+		if (store && !left_out_of_hash(s, item.n))
 			value_push(&known->list, value_text(s, item.n));
 	}
 }
@@ -1088,22 +1097,20 @@ static void on_thread(struct moment *at, struct process *p, const struct change 
 
 static void on_entity(struct moment *at, const struct change *c)
 {
-	bool create = c->kind != ENTITY_DELETED, whole;
+	bool whole;
 	struct entity *e;
 	uint32_t pid;
 	struct value v;
 
 	if (c->table == 0 || c->table >= TABLE_COUNT)
 		return;
-	if (c->kind == METRIC || c->kind == MESSAGE)
-		create = true;
-	e = entity_take(at, c->kind == METRIC ? TABLE_METRICS : (enum table)c->table, c->name.p, c->name.n, create);
-	if (e == NULL)
-		return;
 	if (c->kind == ENTITY_DELETED) {
-		entity_bury(at, e);
+		entity_delete(at, (enum table)c->table, c->name.p, c->name.n);
 		return;
 	}
+	e = entity_take(at, (enum table)c->table, c->name.p, c->name.n, true);
+	if (e == NULL)
+		return;
 	pid = e->owner ? 0 : key_pid(e->key, &whole);
 	if (pid && e->table != TABLE_SWARMS && e->table != TABLE_METRICS)
 		entity_own(at->m, e, process_get(at->m, pid, true));
@@ -1145,6 +1152,7 @@ static void on_own_entity(struct moment *at, struct process *p, const struct cha
 {
 	struct key k;
 	struct value v;
+	bool own = false, whole;
 
 	if (c->table != TABLE_MEMORY || c->kind != ENTITY_SET || !value_unpack(&v, c->entity.p, c->entity.n, 0)) {
 		on_entity(at, c);
@@ -1153,6 +1161,9 @@ static void on_own_entity(struct moment *at, struct process *p, const struct cha
 	if (v.type == VALUE_STRING && c->name.n < sizeof k.text && c->source == SOURCE_HOOK) {
 		memcpy(k.text, c->name.p, c->name.n);
 		k.text[k.n = c->name.n] = 0;
+		own = key_pid(k.text, &whole) == p->pid;
+	}
+	if (own) {
 		memory_set(at, p, &k, v.bytes, v.n, "note");
 	} else {
 		on_entity(at, c);

@@ -45,6 +45,8 @@ struct moment {
 /* For a Change that wants to set or delete a key: the entity (made when it is
  * missing and `create`), or NULL when a newer fact of the key is known. */
 struct entity *entity_take(struct moment *at, enum table t, const char *key, size_t n, bool create);
+/* Deletes a key, known or not yet: a tombstone stays either way. */
+void entity_delete(struct moment *at, enum table t, const char *key, size_t n);
 /* Removes it, leaving a tombstone. */
 void entity_bury(struct moment *at, struct entity *e);
 void entity_rename(struct moment *at, struct entity *e, const char *key, size_t n);
@@ -66,6 +68,8 @@ void entity_born(struct moment *at, struct entity *e);
 /* An ended agent or task, to be forgotten when too many follow it. */
 void model_ended(struct moment *at, struct entity *e);
 void model_unended(struct model *m, struct entity *e);
+/* 1, 2 ... without the holes of those that are gone: for saving. */
+void model_renumber_ended(struct model *m);
 /* Puts one that has its place back; called in order. */
 void model_ended_again(struct model *m, struct entity *e);
 /* Keeps the numbers of active agents and running tasks: to be called when an

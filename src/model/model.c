@@ -288,6 +288,17 @@ void model_ended_again(struct model *m, struct entity *e)
 	ring_push(&m->ended, &m->ended_head, &m->ended_count, &m->ended_cap, e);
 }
 
+void model_renumber_ended(struct model *m)
+{
+	m->ended_last = 0;
+	for (size_t i = 0; i < m->ended_count; i++) {
+		struct entity *e = m->ended[(m->ended_head + i) % m->ended_cap];
+
+		if (e)
+			e->ended = ++m->ended_last;
+	}
+}
+
 void model_unended(struct model *m, struct entity *e)
 {
 	if (e->ended == 0)
@@ -374,6 +385,30 @@ void entity_bury(struct moment *at, struct entity *e)
 	e->time_ns = at->time_ns;
 	e->order = at->order;
 	ring_push(&m->graves, &m->graves_head, &m->graves_count, &m->graves_cap, e);
+}
+
+void entity_delete(struct moment *at, enum table t, const char *key, size_t n)
+{
+	struct entity *e = lookup(at->m, t, key, n, key_hash(t, key, n));
+	model_observer observe = at->m->observe;
+
+	if (e && (e->time_ns > at->time_ns || (e->time_ns == at->time_ns && e->order > at->order)))
+		return;
+	if (e && e->dead) {
+		e->time_ns = at->time_ns;
+		e->order = at->order;
+		return;
+	}
+	if (e) {
+		e->source = at->source;
+		entity_bury(at, e);
+		return;
+	}
+	at->m->observe = NULL; /* there was nothing to see */
+	e = entity_new(at->m, t, key, n);
+	e->source = at->source;
+	entity_bury(at, e);
+	at->m->observe = observe;
 }
 
 void entity_rename(struct moment *at, struct entity *e, const char *key, size_t n)

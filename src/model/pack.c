@@ -156,6 +156,7 @@ static void pack_entity(const struct entity *e, struct buf *out)
 void model_save(struct model *m, uint64_t time_ns, struct buf *out)
 {
 	model_unfold(m);
+	model_renumber_ended(m);
 	pack_fixed64(out, 1, time_ns);
 	for (int t = 1; t < TABLE_COUNT; t++)
 		for (const struct entity *e = m->first[t]; e; e = e->next)

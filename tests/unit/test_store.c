@@ -1,0 +1,3 @@
+/* Segments and the store: to come. */
+void suite_store(void);
+void suite_store(void) {}
