@@ -69,6 +69,7 @@ static void lane_init(struct lane *l, uint32_t tid, uint32_t size, uint32_t offs
 	l->hold = 0;
 	l->lost = l->lost_first = l->lost_last = 0;
 	l->claimed_stamp = stamp_now();
+	l->image = visitor.image;
 }
 
 static struct lane *slot_claim(uint32_t tid)
@@ -357,6 +358,7 @@ static bool process_begin(void)
 	visitor.more_gauges = NULL;
 	visitor.main_slot = NULL;
 	visitor.threads_seen = false;
+	visitor.image = stamp_now();
 	l = lane_for(self.tid);
 	if (l == NULL) {
 		visitor.groups = 0;

@@ -60,6 +60,7 @@ struct visitor {
 	bool threads_seen;         /* counters need locked adds */
 	bool no_syscalls;          /* a strict seccomp filter is on: no ring, no doorbell */
 	uint32_t pid;
+	uint64_t image;            /* when this image, or this forked child, began */
 	struct lane *main_slot;    /* holds the gauges, or NULL */
 	struct slot_gauges *gauges;
 	struct gauge *more_gauges; /* of descriptors beyond SLOT_GAUGES, or NULL */

@@ -258,16 +258,18 @@ static int collect_task(void *arg, const char *key, size_t key_len, const struct
 {
 	struct rows *r = arg;
 	struct row *row = add_row(r, key, key_len);
-	char *status = field_words(v, "status"), *type = field_words(v, "type"), *agent = field_words(v, "agentId"), *text;
+	char *status = field_words(v, "status"), *type = field_words(v, "type"), *what = field_words(v, "description");
+	char *error = field_words(v, "error"), *text;
 
 	(void)source;
 	(void)changed_ns;
-	if (asprintf(&text, "%-10s %s%s%s", status, type, *agent ? "  by " : "", agent) < 0)
+	if (asprintf(&text, "%-10s %s%s%s%s%s", status, *error ? error : "", *error ? "  " : "", type, *what ? "  " : "", what) < 0)
 		text = NULL;
 	row->right = must(text);
 	free(status);
 	free(type);
-	free(agent);
+	free(what);
+	free(error);
 	return 0;
 }
 

@@ -81,7 +81,6 @@ static struct lane_view *view_new(struct collector *c, struct lane *l, size_t ma
 
 	v->lane = l;
 	v->map_bytes = map_bytes;
-	v->claimed = l->claimed_stamp;
 	v->name = (l->claimed_stamp & ~STAMP_MONOTONIC) ^ (uint64_t)l->tid << 44 ^ (uint64_t)l->serial;
 	if (v->name <= OWN_LANE)
 		v->name = 2;
@@ -324,10 +323,11 @@ static bool coalesce(struct collector *c, const struct lane_view *v, const struc
 	return true;
 }
 
+/* exec ended the image that these lanes belonged to. */
 static void others_are_dead(struct collector *c, const struct lane_view *image)
 {
 	for (struct lane_view *v = c->views; v; v = v->next)
-		if (v != image && v->pid == image->pid && (int64_t)(v->claimed - image->claimed) < 0)
+		if (v->pid == image->pid && v->lane->image != image->lane->image)
 			v->dead = true;
 }
 

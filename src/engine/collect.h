@@ -17,7 +17,6 @@ struct lane_view {
 	struct lane *lane;
 	size_t map_bytes;        /* 0: a slot of the board */
 	uint64_t name;           /* lane's name in blocks and runs */
-	uint64_t claimed;
 	uint32_t pid, tid;       /* who reports now */
 	uint64_t idle_ns;        /* when it was last seen without unfinished records */
 	uint64_t stuck_ns;       /* since when its next record is unfinished; 0 it is not */

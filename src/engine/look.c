@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char *read_proc(uint32_t pid, const char *name, size_t *ret_n)
@@ -350,9 +352,31 @@ static void report_texts(struct look *l, struct collector *c, uint64_t stamp)
 		proc_report(c, stamp, l->pid, (struct change){ .kind = PROCESS_SEEN, .start_ticks = l->start_ticks });
 }
 
+/* Gauges of descriptors beyond the slot's, in a file of their own. */
+static const struct gauge *more_gauges(const struct collector *c, uint32_t pid, const struct slot_gauges *g)
+{
+	const size_t n = MORE_GAUGES * sizeof(struct gauge);
+	uint32_t serial = g ? __atomic_load_n(&g->more_serial, __ATOMIC_ACQUIRE) : 0;
+	char path[400];
+	struct stat st;
+	void *p;
+	int fd;
+
+	if (serial == 0 || serial == UINT32_MAX)
+		return NULL;
+	snprintf(path, sizeof path, "%s/g.%u.0.%u", c->folder, pid, serial);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return NULL;
+	p = fstat(fd, &st) == 0 && st.st_size >= (off_t)n ? mmap(NULL, n, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+	close(fd);
+	return p == MAP_FAILED ? NULL : p;
+}
+
 static void report_gauges(struct look *l, struct collector *c, uint64_t stamp)
 {
 	struct slot_gauges *g = collect_gauges(c, l->pid);
+	const struct gauge *more = more_gauges(c, l->pid, g);
 
 	for (size_t i = 0; g && i < l->nfds; i++) {
 		struct look_fd *f = &l->fds[i];
@@ -361,15 +385,22 @@ static void report_gauges(struct look *l, struct collector *c, uint64_t stamp)
 		const struct value *calls = usage ? value_get(usage, "calls") : NULL;
 		struct gauge now;
 
-		if ((unsigned)f->fd >= SLOT_GAUGES || calls == NULL)
+		if (calls == NULL)
 			continue;
-		now = g->fd[f->fd];
+		if ((unsigned)f->fd < SLOT_GAUGES)
+			now = g->fd[f->fd];
+		else if (more && (unsigned)f->fd - SLOT_GAUGES < MORE_GAUGES)
+			now = more[f->fd - (int)SLOT_GAUGES];
+		else
+			continue;
 		if (now.calls == (uint64_t)calls->integer)
 			continue;
 		proc_report(c, stamp, l->pid, (struct change){ .kind = FD_GAUGE, .has_fd = true, .fd = f->fd,
 							       .bytes_read = now.bytes_read,
 							       .bytes_written = now.bytes_written, .calls = now.calls });
 	}
+	if (more)
+		munmap((void *)more, MORE_GAUGES * sizeof(struct gauge));
 }
 
 static void metric(struct collector *c, uint64_t stamp, uint32_t pid, const char *name, double v)

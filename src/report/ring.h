@@ -77,7 +77,8 @@ struct lane {
 	uint32_t data_offset;     /* of the data from the lane's start */
 	uint32_t serial;          /* of the ring file, 0 for a slot */
 	uint64_t claimed_stamp;
-	uint64_t pad2[3];
+	uint64_t image;           /* the same for all lanes of one program image of one process */
+	uint64_t pad2[2];
 };
 _Static_assert(sizeof(struct lane) == 192, "three lines");
 
