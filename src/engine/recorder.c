@@ -547,7 +547,7 @@ static void loop(struct recorder *r)
 			collect_apply(&r->c);
 			applied = round;
 		}
-		if (n == 0 || round % 64 == 0) {
+		if (!busy || round % 64 == 0) {
 			events(r);
 			settle(r);
 		}
@@ -557,10 +557,12 @@ static void loop(struct recorder *r)
 			last_cut(r, end_origin(r));
 			answer(r);
 		}
-		if (n || busy) {
+		/* Reading each record as it comes would bounce its cache line and keep a
+		 * processor busy: a short sleep lets them gather. */
+		if (n || busy)
 			sleep_ns = SLEEP_MIN_NS;
+		if (busy)
 			continue;
-		}
 		if (r->root_ended && !r->answered) /* `run` waits for us */
 			sleep_ns = SLEEP_ENDING_NS;
 		sleep_on_bell(r, sleep_ns);
