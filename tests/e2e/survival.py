@@ -1,0 +1,198 @@
+"""Whoever is killed, and when: what the program was told had happened is in
+the recording, and every command still works."""
+import json
+import os
+import signal
+import struct
+import subprocess
+import time
+
+from lib import SNAPTRAIL, limit, program, run_argv, show, snaptrail, wait_for
+
+
+def acknowledged(threads=1):
+    with open("acknowledged", "rb") as f:
+        data = f.read(4096)
+    return [struct.unpack_from("<Q", data, 64 * i)[0] for i in range(threads)]
+
+
+def children_of(pid):
+    try:
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+            return [int(x) for x in f.read().split()]
+    except OSError:
+        return []
+
+
+def recorder_pid():
+    for s in json.loads(snaptrail("sessions", "--json", code=(0, 1, 4)) or "[]"):
+        if s["live"] and s["recorderPid"]:
+            return s["recorderPid"]
+    return None
+
+
+def gone(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def interrupted(victims, profile="default", threads=1, after=0.4, options=()):
+    """Records the counter and kills 'target', 'recorder' or both amid its work;
+    what was acknowledged by then."""
+    p = subprocess.Popen(run_argv(program("counter"), "acknowledged", str(threads),
+                                  options=("--profile", profile, *options)),
+                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def counting():
+        assert p.poll() is None, p.stderr.read()
+        return os.path.exists("acknowledged") and os.path.getsize("acknowledged") and all(acknowledged(threads))
+    wait_for(counting, what="the program's work")
+    target = [c for c in children_of(p.pid) if os.readlink("/proc/%d/exe" % c) == os.path.realpath(program("counter"))]
+    recorder = wait_for(recorder_pid)
+    time.sleep(after)
+    pids = {"target": target, "recorder": {recorder, p.pid}}
+    for v in victims:
+        for pid in pids[v]:
+            os.kill(pid, signal.SIGKILL)
+    if "target" not in victims:
+        time.sleep(0.3)
+        before = acknowledged(threads)
+        time.sleep(0.2)
+        assert acknowledged(threads) > before, "the program stopped with its recorder"
+        for pid in target:
+            os.kill(pid, signal.SIGKILL)
+    for pid in target:
+        wait_for(lambda: gone(pid))
+    p.wait(20)
+    return acknowledged(threads), p.returncode
+
+
+def counted(changes, n=0):
+    end = "/env/CTR%d" % n
+    return [int(c["new"] if c["field"] else c["new"]["value"]) for c in changes
+            if c["table"] == "memory" and c["key"].endswith(end) and c["op"] == "set" and c["field"] in ("", "value")]
+
+
+def all_commands_work():
+    snaptrail("verify", code=(0, 3))
+    snaptrail("ls", "s")
+    snaptrail("diff", "first", "latest", "--session", "s")
+    snaptrail("stats")
+    s = json.loads(snaptrail("sessions", "--json"))
+    assert len(s) == 1 and not s[0]["live"], s
+    snaptrail("verify", code=(0, 3))
+    return show("latest")
+
+
+def last_value_is_there(last, thread=0):
+    state = all_commands_work()
+    shown = [int(m["value"]) for k, m in state["memory"].items() if k.endswith("/env/CTR%d" % thread)]
+    # One more than was written down may have happened.
+    assert shown and last <= shown[0] <= last + 1, "acknowledged %d, shown %s" % (last, shown)
+
+
+def every_value_is_there(last, thread=0):
+    text = snaptrail("log", "--json", "--session", "s")
+    values = counted([json.loads(line) for line in text.splitlines()], thread)
+    assert values[:last] == list(range(1, last + 1)), \
+        "acknowledged %d, logged %d from %s to %s" % (last, len(values), values[:1], values[-1:])
+
+
+def test_what_a_killed_program_was_told_is_there():
+    (last,), code = interrupted(["target"])
+    assert code == -signal.SIGKILL, code
+    last_value_is_there(last)
+
+
+def test_every_value_of_a_killed_program_is_there_under_forensic():
+    (last,), _ = interrupted(["target"], profile="forensic")
+    last_value_is_there(last)
+    every_value_is_there(last)
+
+
+def test_what_was_told_is_there_when_both_are_killed():
+    (last,), _ = interrupted(["recorder", "target"])
+    last_value_is_there(last)
+
+
+def test_every_value_is_there_when_both_are_killed_under_forensic():
+    (last,), _ = interrupted(["recorder", "target"], profile="forensic")
+    last_value_is_there(last)
+    every_value_is_there(last)
+
+
+def test_both_may_be_killed_amid_many_snapshots():
+    (last,), _ = interrupted(["recorder", "target"], profile="forensic", options=("--interval", "20ms"))
+    last_value_is_there(last)
+    every_value_is_there(last)
+
+
+def test_both_may_be_killed_at_the_very_beginning():
+    (last,), _ = interrupted(["recorder", "target"], profile="forensic", after=0)
+    last_value_is_there(last)
+    every_value_is_there(last)
+
+
+def test_four_threads_lose_nothing_when_both_are_killed():
+    lasts, _ = interrupted(["recorder", "target"], profile="forensic", threads=4)
+    for i, last in enumerate(lasts):
+        last_value_is_there(last, i)
+        every_value_is_there(last, i)
+
+
+def test_the_program_goes_on_when_its_recorder_is_killed():
+    (last,), _ = interrupted(["recorder"])
+    state = all_commands_work()
+    shown = [int(m["value"]) for k, m in state["memory"].items() if k.endswith("/env/CTR0")]
+    sessions = json.loads(snaptrail("sessions", "--json"))
+    # The ring may have filled since: then the loss is counted.
+    assert shown and (shown[0] >= last or sessions[0]["lost"] > 0), (last, shown, sessions)
+
+
+def test_a_session_whose_recorder_was_killed_can_go_on_under_its_name():
+    interrupted(["recorder", "target"])
+    subprocess.run(run_argv("sh", "-c", "exit 3"), stdin=subprocess.DEVNULL, timeout=30)
+    state = show("latest")
+    assert any(a.get("exitCode") == 3 for a in state["agents"].values())
+    assert snaptrail("log", "*CTR0*", "--session", "s")
+
+
+def test_reading_while_it_runs_shows_what_happened_so_far():
+    p = subprocess.Popen(run_argv(program("counter"), "acknowledged"), stdin=subprocess.DEVNULL)
+    wait_for(lambda: os.path.exists("acknowledged") and os.path.getsize("acknowledged") and acknowledged()[0] > 100)
+    (before,) = acknowledged()
+    time.sleep(0.1)
+    state = show("live")
+    (after,) = acknowledged()
+    shown = [int(m["value"]) for k, m in state["memory"].items() if k.endswith("/env/CTR0")]
+    for c in children_of(p.pid):
+        os.kill(c, signal.SIGKILL)
+    p.wait(20)
+    assert shown and before <= shown[0] <= after + 1, (before, shown, after)
+
+
+def test_nothing_is_left_in_the_rings_folder_after_a_salvage():
+    interrupted(["recorder", "target"])
+    live = os.path.join(os.environ["SNAPTRAIL_STORE"], "live")
+    folders = []
+    for name in os.listdir(live):
+        with open(os.path.join(live, name)) as f:
+            folders += [line.split(" ", 1)[1].strip() for line in f if line.startswith("folder ")]
+    assert len(folders) == 1
+    all_commands_work()
+    assert not os.path.exists(folders[0]) and not os.listdir(live)
+
+
+@limit(120)
+def test_ten_kills_at_odd_moments_lose_nothing():
+    for i in range(10):
+        os.environ["SNAPTRAIL_STORE"] = os.path.abspath("store%d" % i)
+        if os.path.exists("acknowledged"):
+            os.unlink("acknowledged")
+        (last,), _ = interrupted(["recorder", "target"] if i % 2 else ["target"], profile="forensic",
+                                 after=0.013 * i, options=("--interval", "15ms"))
+        every_value_is_there(last)
+        snaptrail("verify", code=(0, 3))
