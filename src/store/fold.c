@@ -63,20 +63,26 @@ static void fold_run(struct store *s, const struct record_header *h, const struc
 	if (i == NULL)
 		return;
 	r = fold_session(s, h->session_id, true);
-	if (h->type == RECORD_SESSION) {
+	if (i->pid && h->created_ns >= r->over_ns)
+		r->m.pid = i->pid;
+	if (h->type == RECORD_SESSION && h->created_ns >= r->begun_ns) {
+		r->begun_ns = h->created_ns;
 		replace(&r->m.name, text_of(&i->name, i->has_name));
 		replace(&r->m.command, text_of(&i->command, i->has_command));
 		replace(&r->m.profile, text_of(&i->profile, i->has_profile));
 		replace(&r->m.boot_id, text_of(&i->boot_id, i->has_boot_id));
 		if (r->m.started_ns == 0)
 			r->m.started_ns = i->started_ns;
-		r->m.ended_ns = 0;
-		r->m.exit_status = -1;
-	} else {
-		r->m.ended_ns = i->ended_ns;
-		r->m.exit_status = i->has_exit_status ? i->exit_status : -1;
-		if (i->pid)
-			r->m.pid = i->pid;
+		if (h->created_ns > r->over_ns) { /* its end may stand in a segment that was read before */
+			r->m.ended_ns = 0;
+			r->m.exit_status = -1;
+		}
+	} else if (h->type == RECORD_SESSION_END && h->created_ns >= r->over_ns) {
+		r->over_ns = h->created_ns;
+		if (h->created_ns >= r->begun_ns) {
+			r->m.ended_ns = i->ended_ns;
+			r->m.exit_status = i->has_exit_status ? i->exit_status : -1;
+		}
 	}
 	if (i->has_note && i->note.len)
 		replace(&r->m.note, text_of(&i->note, true));
@@ -253,17 +259,11 @@ static void take_out(struct run_session *r, const struct item *it)
 	r->m.stored_bytes -= it->m.stored_bytes;
 }
 
-static void fold_edit(struct store *s, const struct record_header *h, const struct buf *meta)
+static void fold_edit(struct item *it, const struct buf *meta)
 {
 	Snaptrail__Store__Edit *e = snaptrail__store__edit__unpack(NULL, meta->len, meta->data);
-	struct item *it = fold_item(s, h->id);
 
-	if (e && it == NULL) {
-		s->orphans = xrealloc(s->orphans, (s->norphans + 1) * sizeof *s->orphans);
-		s->orphans[s->norphans] = (struct orphan){ .h = *h };
-		buf_put(&s->orphans[s->norphans++].meta, meta->data, meta->len);
-	}
-	if (e && it && !it->deleted) {
+	if (e && !it->deleted) {
 		edit_tags(it, e);
 		if (e->has_description)
 			replace(&it->m.description, text_of(&e->description, true));
@@ -291,16 +291,40 @@ static void fold_gap(struct store *s, const struct record_header *h, const struc
 	snaptrail__store__gap_info__free_unpacked(g, NULL);
 }
 
-/* Edits that came before their snapshot, in another segment. */
-static void adopt_orphans(struct store *s, const char id[16])
+static void keep_edit(struct store *s, const struct record_header *h, const struct buf *meta)
 {
-	for (size_t i = 0; i < s->norphans; i++) {
-		if (memcmp(s->orphans[i].h.id, id, 16))
-			continue;
-		fold_edit(s, &s->orphans[i].h, &s->orphans[i].meta);
-		buf_done(&s->orphans[i].meta);
-		s->orphans[i--] = s->orphans[--s->norphans];
+	if (s->norphans == s->orphans_cap) {
+		s->orphans_cap = s->orphans_cap ? s->orphans_cap * 2 : 16;
+		s->orphans = xrealloc(s->orphans, s->orphans_cap * sizeof *s->orphans);
 	}
+	s->orphans[s->norphans] = (struct orphan){ .h = *h };
+	buf_put(&s->orphans[s->norphans++].meta, meta->data, meta->len);
+}
+
+static int by_created(const void *a, const void *b)
+{
+	const struct orphan *x = a, *y = b;
+
+	return x->h.created_ns < y->h.created_ns ? -1 : x->h.created_ns > y->h.created_ns;
+}
+
+void fold_edits(struct store *s)
+{
+	size_t left = 0;
+
+	if (s->norphans > 1)
+		qsort(s->orphans, s->norphans, sizeof *s->orphans, by_created);
+	for (size_t i = 0; i < s->norphans; i++) {
+		struct item *it = fold_item(s, s->orphans[i].h.id);
+
+		if (it == NULL) {
+			s->orphans[left++] = s->orphans[i];
+			continue;
+		}
+		fold_edit(it, &s->orphans[i].meta);
+		buf_done(&s->orphans[i].meta);
+	}
+	s->norphans = left;
 }
 
 void fold_record(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta)
@@ -311,10 +335,8 @@ void fold_record(struct store *s, uint32_t segment, uint64_t at, const struct re
 	case RECORD_SESSION_END: fold_run(s, h, meta); break;
 	case RECORD_SNAPSHOT:
 		fold_snapshot(s, segment, at, h, meta);
-		if (s->norphans)
-			adopt_orphans(s, h->id);
 		break;
-	case RECORD_EDIT: fold_edit(s, h, meta); break;
+	case RECORD_EDIT: keep_edit(s, h, meta); break;
 	case RECORD_GAP: fold_gap(s, h, meta); break;
 	default: break;
 	}

@@ -15,6 +15,7 @@ struct run_session {
 	struct item **items;        /* by (time_ns, seq) */
 	size_t count, cap;
 	uint64_t next_seq;
+	uint64_t begun_ns, over_ns; /* when the last begin and end record were written */
 };
 
 struct item {
@@ -39,7 +40,8 @@ struct tier_ops {
 };
 extern const struct tier_ops tier_memory, tier_disk;
 
-/* An edit that was read before the snapshot it names. */
+/* An edit that is not folded yet, because others may have been made before
+ * it or because the snapshot it names was not read. */
 struct orphan {
 	struct record_header h;
 	struct buf meta;
@@ -61,7 +63,7 @@ struct store {
 	struct gap_meta *gaps;
 	size_t ngaps;
 	struct orphan *orphans;
-	size_t norphans;
+	size_t norphans, orphans_cap;
 	uint64_t folded;            /* records since the index was read */
 	const struct tier_ops *tiers[3]; /* from near to far */
 	struct item *oldest, *newest;    /* the memory tier's order of use */
@@ -71,6 +73,9 @@ struct store {
 /* One record into the fold. */
 void fold_record(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta);
 struct item *fold_item(struct store *s, const char id[16]);
+/* Edits wait, as segments are read one after the other, until this applies
+ * them in the order in which they were made. */
+void fold_edits(struct store *s);
 void fold_free(struct store *s);
 struct run_session *fold_session(struct store *s, const char id[16], bool create);
 

@@ -97,6 +97,7 @@ static void find_segments(struct store *s)
 	struct dirent *e;
 	DIR *d = opendir(s->segments_path);
 
+	s->damaged = 0;
 	while (d && (e = readdir(d))) {
 		if (strlen(e->d_name) != 20 || strcmp(e->d_name + 16, ".seg") || open_already(s, e->d_name))
 			continue;
@@ -108,7 +109,8 @@ static void find_segments(struct store *s)
 	}
 	if (d)
 		closedir(d);
-	qsort(s->segments + known, s->nsegments - known, sizeof *s->segments, by_created);
+	if (s->nsegments > known)
+		qsort(s->segments + known, s->nsegments - known, sizeof *s->segments, by_created);
 }
 
 int store_refresh(struct store *s)
@@ -120,6 +122,7 @@ int store_refresh(struct store *s)
 	for (uint32_t k = 0; k < s->nsegments; k++)
 		if (k != s->mine)
 			scan(s, k);
+	fold_edits(s);
 	pthread_mutex_unlock(&s->lock);
 	return 0;
 }
@@ -237,6 +240,7 @@ static int put_record(struct store *s, struct record_header *h, const struct buf
 	h->meta_len = (uint32_t)meta->len;
 	if (s->in_memory) {
 		fold_record(s, NO_SEGMENT, 0, h, meta);
+		fold_edits(s);
 		return 0;
 	}
 	r = my_segment(s);
@@ -251,6 +255,7 @@ static int put_record(struct store *s, struct record_header *h, const struct buf
 	if (r < 0)
 		return r;
 	fold_record(s, s->mine, at, h, meta);
+	fold_edits(s);
 	return 0;
 }
 
@@ -334,8 +339,8 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 	memcpy(h.base_id, m->base_id, 16);
 	memcpy(h.session_id, m->session_id, 16);
 	pthread_mutex_lock(&s->lock);
-	run = fold_session(s, h.session_id, true);
-	h.seq = run->next_seq;
+	run = fold_session(s, h.session_id, false);
+	h.seq = run ? run->next_seq : 1;
 	r = put_record(s, &h, &meta, payload, true);
 	it = r == 0 ? fold_item(s, h.id) : NULL;
 	if (it && s->tiers[0])
@@ -386,6 +391,8 @@ static int put_edit(struct store *s, const char *id, Snaptrail__Store__Edit *e)
 		memcpy(h.id, id, 16);
 		memcpy(h.session_id, it->m.session_id, 16);
 		r = put_record(s, &h, &meta, NULL, true);
+		if (r == 0 && it->deleted && s->tiers[0])
+			s->tiers[0]->drop(s, it);
 	} else {
 		r = fail(-ENOENT, "no snapshot %s", id);
 	}
@@ -722,6 +729,7 @@ int store_verify_all(struct store *s,
 
 	while (d && (e = readdir(d))) {
 		struct segment seg;
+		struct stat st;
 		char name[17];
 
 		if (strlen(e->d_name) != 20 || strcmp(e->d_name + 16, ".seg"))
@@ -730,7 +738,10 @@ int store_verify_all(struct store *s,
 		name[16] = 0;
 		if (segment_open(&seg, s->segments_path, name) < 0) {
 			snprintf(seg.path, sizeof seg.path, "%s/%s", s->segments_path, e->d_name);
-			finding(&v, false, &seg, 0, "not a segment");
+			if (stat(seg.path, &st) == 0 && st.st_size < (off_t)SEGMENT_HEADER_BYTES)
+				finding(&v, true, &seg, 0, "a segment that was never begun");
+			else
+				finding(&v, false, &seg, 0, "not a segment");
 			continue;
 		}
 		verify_segment(&v, &seg);
