@@ -250,9 +250,9 @@ static void list_fd(struct list *l, long dir, const char *name, int fd)
 		return;
 	if (fd)
 		q = put_uint(q, 1, (uint64_t)fd);
-	q = varint_put(tag_put(q, 2, 2), (uint64_t)n);
 	if (n > 900)
 		n = 900;
+	q = varint_put(tag_put(q, 2, 2), (uint64_t)n);
 	__builtin_memcpy(q, link, (size_t)n);
 	list_put(l, CHANGE_FDS, item, (uint32_t)(q + n - item));
 }
@@ -276,6 +276,44 @@ static bool list_fds(struct list *l)
 	}
 	sys_close((int)dir);
 	return true;
+}
+
+static void report_gap(int from, int to)
+{
+	if (from <= to)
+		REPORT(.kind = FD_RANGE_CLOSED, .has_fd = true, .fd = from, .has_fd2 = true, .fd2 = to);
+}
+
+/* Other threads open and close between the stamp of a fork and the instant at
+ * which the kernel copies: what they did there is mended in the child, which
+ * has one thread.  /proc lists descriptors in ascending order. */
+void report_copied(void)
+{
+	long dir = visitor.no_syscalls ? -1 : sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), n;
+	char *link = (char *)scratch + 3072;
+	int next = 0;
+
+	if (dir < 0)
+		return;
+	while ((n = sys3(SYS_getdents64, dir, (long)scratch, 2048)) > 0) {
+		for (long at = 0; at < n;) {
+			struct dirent64_raw *e = (struct dirent64_raw *)(scratch + at);
+			int fd = number_of(e->name);
+			long len;
+
+			at += e->reclen;
+			if (fd < 0 || e->name[0] == '.' || fd == dir)
+				continue;
+			len = sys4(SYS_readlinkat, dir, (long)e->name, (long)link, 1024);
+			report_gap(next, fd - 1);
+			next = fd + 1;
+			if (len > 0)
+				REPORT(.kind = FD_OPENED, .has_fd = true, .fd = fd, .source = SOURCE_PROC,
+				       .name = BYTES(link, len < 512 ? len : 512));
+		}
+	}
+	report_gap(next, INT32_MAX);
+	sys_close((int)dir);
 }
 
 void report_began(int argc, char **argv, char **env)

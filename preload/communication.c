@@ -63,21 +63,30 @@ EXPORT int connect(int fd, const struct sockaddr *a, socklen_t n)
 	return r;
 }
 
-static int accepted(int fd, int listener, const struct sockaddr *a, const socklen_t *n, int flags)
+/* room: what the caller had; *n may say more, when the address was cut. */
+static int accepted(int fd, int listener, const struct sockaddr *a, const socklen_t *n, socklen_t room, int flags)
 {
 	if (fd >= 0 && reporting(GROUP_COMMUNICATION)) {
 		gauge_begin(fd);
 		REPORT(.kind = SOCKET_ACCEPTED, .has_fd = true, .fd = listener, .has_fd2 = true, .fd2 = fd,
-		       .address = a && n ? address_of(a, *n) : BYTES(NULL, 0),
+		       .address = a && n ? address_of(a, *n < room ? *n : room) : BYTES(NULL, 0),
 		       .flags = (unsigned)flags & SOCK_CLOEXEC ? O_CLOEXEC : 0);
 	}
 	return fd;
 }
 
-EXPORT int accept(int fd, struct sockaddr *a, socklen_t *n) { return accepted(REAL(accept)(fd, a, n), fd, a, n, 0); }
+EXPORT int accept(int fd, struct sockaddr *a, socklen_t *n)
+{
+	socklen_t room = a && n ? *n : 0;
+
+	return accepted(REAL(accept)(fd, a, n), fd, a, n, room, 0);
+}
+
 EXPORT int accept4(int fd, struct sockaddr *a, socklen_t *n, int flags)
 {
-	return accepted(REAL(accept4)(fd, a, n, flags), fd, a, n, flags);
+	socklen_t room = a && n ? *n : 0;
+
+	return accepted(REAL(accept4)(fd, a, n, flags), fd, a, n, room, flags);
 }
 
 EXPORT int shutdown(int fd, int how)
@@ -151,7 +160,7 @@ EXPORT ssize_t sendto(int fd, const void *p, size_t n, int flags, const struct s
 {
 	ssize_t r = given(REAL(sendto)(fd, p, n, flags, a, len), fd);
 
-	if (r >= 0 && a && a->sa_family == AF_UNIX && reporting(GROUP_STATUS)) {
+	if (r >= 0 && a && len >= sizeof(sa_family_t) && a->sa_family == AF_UNIX && reporting(GROUP_STATUS)) {
 		struct iovec v = { (void *)p, n };
 
 		report_datagram(a, len, &v, 1);
@@ -163,19 +172,17 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 {
 	ssize_t r = given(REAL(sendmsg)(fd, m, flags), fd);
 
-	if (r >= 0 && m->msg_name && ((const struct sockaddr *)m->msg_name)->sa_family == AF_UNIX &&
+	if (r >= 0 && m->msg_name && m->msg_namelen >= sizeof(sa_family_t) && ((const struct sockaddr *)m->msg_name)->sa_family == AF_UNIX &&
 	    reporting(GROUP_STATUS))
 		report_datagram(m->msg_name, m->msg_namelen, m->msg_iov, m->msg_iovlen);
 	return r;
 }
 
 /* Descriptors that came in a message were opened by nobody here. */
-EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
+static void received(struct msghdr *m)
 {
-	ssize_t r = taken(REAL(recvmsg)(fd, m, flags), fd);
-
-	if (r < 0 || m->msg_control == NULL || m->msg_controllen == 0 || !reporting(GROUP_RESOURCE))
-		return r;
+	if (m->msg_control == NULL || m->msg_controllen == 0 || !reporting(GROUP_RESOURCE))
+		return;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
@@ -183,8 +190,27 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
 			int got;
 
 			__builtin_memcpy(&got, (char *)c + at, sizeof got);
-			report_opened(got, NULL, AT_FDCWD, flags & MSG_CMSG_CLOEXEC ? O_CLOEXEC : 0, FDT_UNKNOWN);
+			report_found(got);
 		}
+	}
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
+{
+	ssize_t r = taken(REAL(recvmsg)(fd, m, flags), fd);
+
+	if (r >= 0)
+		received(m);
+	return r;
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *timeout)
+{
+	int r = REAL(recvmmsg)(fd, m, n, flags, timeout);
+
+	for (int i = 0; i < r; i++) {
+		taken(m[i].msg_len, fd);
+		received(&m[i].msg_hdr);
 	}
 	return r;
 }

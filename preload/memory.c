@@ -18,7 +18,7 @@ static void env_set(const char *name, uint32_t n, const char *value)
 
 EXPORT int setenv(const char *name, const char *value, int overwrite)
 {
-	bool changes = overwrite || getenv(name) == NULL;
+	bool changes = overwrite || (name && getenv(name) == NULL);
 	int r = REAL(setenv)(name, value, overwrite);
 
 	if (r == 0 && changes && reporting(GROUP_MEMORY))

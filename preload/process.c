@@ -75,10 +75,11 @@ EXPORT int forkpty(int *master, char *name, const struct termios *t, const struc
 	int pid = REAL(forkpty)(master, name, t, w);
 
 	if (pid > 0 && reporting(GROUP_PROCESS)) {
-		report_opened(*master, "/dev/ptmx", AT_FDCWD, 0, FDT_DEVICE);
+		report_found(*master);
 		REPORT(.kind = PROCESS_FORKED, .pid = (uint32_t)pid, .ppid = visitor.pid);
-	} else if (pid == 0) {
-		reporting(GROUP_PROCESS);
+	} else if (pid == 0 && reporting(GROUP_PROCESS)) {
+		for (int fd = 0; fd < 3; fd++)
+			report_found(fd);
 	}
 	return pid;
 }
@@ -255,7 +256,7 @@ EXPORT FILE *popen(const char *command, const char *mode)
 	FILE *f = REAL(popen)(command, mode);
 
 	if (f && reporting(GROUP_PROCESS)) {
-		report_opened(fileno(f), NULL, AT_FDCWD, 0, FDT_PIPE);
+		report_opened(fileno(f), NULL, AT_FDCWD, __builtin_strchr(mode, 'e') ? O_CLOEXEC : 0, FDT_PIPE);
 		REPORT(.kind = PROCESS_SPAWNED, .name = text(command), .value = text("popen"));
 	}
 	return f;
@@ -409,8 +410,10 @@ EXPORT long syscall(long number, ...)
 	case SYS_seccomp:
 		if (a[0] == 0 || a[0] == 1)
 			visitor.no_syscalls = true;
-		if (a[0] == 0)
+		if (a[0] == 0) {
 			visitor_tsc_off();
+			visitor_vfork_seen = false; /* no more of them, and no getpid to tell one */
+		}
 		break;
 	case SYS_io_uring_setup:
 		if (reporting(GROUP_RESOURCE))

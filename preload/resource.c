@@ -6,6 +6,8 @@
 
 #include <sys/epoll.h>
 
+#include "sys.h"
+
 void report_opened(int fd, const char *path, int dirfd, uint64_t flags, enum fd_type type)
 {
 	bool relative = path && path[0] != '/' && dirfd != AT_FDCWD;
@@ -13,6 +15,17 @@ void report_opened(int fd, const char *path, int dirfd, uint64_t flags, enum fd_
 	gauge_begin(fd);
 	REPORT(.kind = FD_OPENED, .has_fd = true, .fd = fd, .name = text(path), .flags = flags, .fd_type = type,
 	       .has_fd2 = relative, .fd2 = dirfd);
+}
+
+/* A descriptor that was made elsewhere is what the kernel says it is. */
+void report_found(int fd)
+{
+	char link[512];
+	long n = visitor.no_syscalls ? -1 : sys_fd_link(fd, link, sizeof link);
+
+	gauge_begin(fd);
+	REPORT(.kind = FD_OPENED, .has_fd = true, .fd = fd, .source = n > 0 ? SOURCE_PROC : SOURCE_HOOK,
+	       .name = BYTES(link, n > 0 ? n : 0));
 }
 
 static inline int opened(int fd, const char *path, int dirfd, int flags)
@@ -126,15 +139,18 @@ static void stream_closing(FILE *f)
 	}
 }
 
+/* Without a path only the mode changes. */
 EXPORT FILE *freopen(const char *path, const char *mode, FILE *f)
 {
-	stream_closing(f);
+	if (path)
+		stream_closing(f);
 	return stream_opened(REAL(freopen)(path, mode, f), path, mode);
 }
 
 EXPORT FILE *freopen64(const char *path, const char *mode, FILE *f)
 {
-	stream_closing(f);
+	if (path)
+		stream_closing(f);
 	return stream_opened(REAL(freopen64)(path, mode, f), path, mode);
 }
 
@@ -156,9 +172,13 @@ EXPORT DIR *opendir(const char *path)
 	return d;
 }
 
+/* glibc's closedir() takes NULL and says EINVAL; its dirfd() does not look.
+ * (Through a variable, as the header lets the compiler forget the question.) */
 EXPORT int closedir(DIR *d)
 {
-	if (reporting(GROUP_RESOURCE))
+	DIR *volatile given = d;
+
+	if (given && reporting(GROUP_RESOURCE))
 		closing(dirfd(d));
 	return REAL(closedir)(d);
 }
@@ -295,6 +315,17 @@ EXPORT int timerfd_create(int clock, int flags) { return made(REAL(timerfd_creat
 EXPORT int inotify_init(void) { return made(REAL(inotify_init)(), NULL, 0, FDT_INOTIFY); }
 EXPORT int inotify_init1(int flags) { return made(REAL(inotify_init1)(flags), NULL, (unsigned)flags & O_CLOEXEC, FDT_INOTIFY); }
 EXPORT int posix_openpt(int flags) { return made(REAL(posix_openpt)(flags), "/dev/ptmx", (unsigned)flags, FDT_DEVICE); }
+
+EXPORT int openpty(int *master, int *slave, char *name, const struct termios *t, const struct winsize *w)
+{
+	int r = REAL(openpty)(master, slave, name, t, w);
+
+	if (r == 0 && reporting(GROUP_RESOURCE)) {
+		report_found(*master);
+		report_found(*slave);
+	}
+	return r;
+}
 
 /* With a descriptor given it changes that one's set and opens nothing. */
 EXPORT int signalfd(int fd, const sigset_t *mask, int flags)

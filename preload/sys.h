@@ -40,6 +40,20 @@ static inline void *sys_mmap(void *at, unsigned long n, int prot, int flags, int
 	return (void *)sys6(SYS_mmap, (long)at, (long)n, prot, flags, fd, 0);
 }
 static inline long sys_munmap(void *p, unsigned long n) { return sys2(SYS_munmap, (long)p, (long)n); }
+/* What /proc says a descriptor is; how many bytes, not ended by a 0. */
+static inline long sys_fd_link(int fd, char *out, unsigned long n)
+{
+	char path[32] = "/proc/self/fd/", digits[12];
+	int k = 0, at = 14;
+
+	do
+		digits[k++] = (char)('0' + fd % 10);
+	while (fd /= 10);
+	while (k)
+		path[at++] = digits[--k];
+	path[at] = 0;
+	return sys3(SYS_readlink, (long)path, (long)out, (long)n);
+}
 static inline int sys_failed(const void *p) { return (unsigned long)p > -4096ul; }
 
 #endif

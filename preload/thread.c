@@ -154,6 +154,8 @@ EXPORT int prctl(int option, ...)
 	va_end(ap);
 	if (option == PR_SET_SECCOMP)
 		visitor.no_syscalls = true;
+	if (option == PR_SET_SECCOMP && a[0] == 1)
+		visitor_vfork_seen = false; /* no more of them, and no getpid to tell one */
 	if ((option == PR_SET_TSC && a[0] == PR_TSC_SIGSEGV) || (option == PR_SET_SECCOMP && a[0] == 1))
 		visitor_tsc_off();
 	r = REAL(prctl)(option, a[0], a[1], a[2], a[3]);

@@ -141,6 +141,14 @@ static bool file_size_allowed(uint64_t n)
 	return limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= n;
 }
 
+/* A program that counts its address space has none to spare for big rings. */
+static bool address_space_limited(void)
+{
+	struct rlimit limit;
+
+	return sys4(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit) < 0 || limit.rlim_cur != RLIM_INFINITY;
+}
+
 /* A file of n preallocated bytes, mapped and pre-faulted; the descriptor is
  * closed again before this returns.  Named t.*, to be renamed when ready. */
 static void *file_map(char letter, uint32_t tid, uint32_t serial, uint64_t n, bool populate)
@@ -222,7 +230,7 @@ static bool lane_grow(uint32_t at_least)
 		return false;
 	}
 	self.busy = true;
-	l = ring_make(old->tid, size);
+	l = old->serial && address_space_limited() ? NULL : ring_make(old->tid, size);
 	if (l) {
 		l->tid = self.tid;
 		__atomic_store_n(&l->hold, old->hold, __ATOMIC_RELAXED);
@@ -381,16 +389,20 @@ static bool process_begin(void)
 void visitor_forked(uint64_t stamp)
 {
 	uint32_t parent = visitor.pid;
+	bool threads = visitor.threads_seen;
 
 	if (visitor.board == NULL || *visitor.generation != 0)
 		return;
 	self.busy = true;
 	visitor.pid = (uint32_t)sys0(SYS_getpid);
 	visitor_vfork_seen = false;
-	if (visitor.groups && !visitor.board->closing && process_begin())
+	if (visitor.groups && !visitor.board->closing && process_begin()) {
 		REPORT(.kind = PROCESS_FORKED, .stamp = stamp, .pid = visitor.pid, .ppid = parent, .tid = self.tid);
-	else
+		if (threads && visitor.groups & GROUP_RESOURCE)
+			report_copied();
+	} else {
 		visitor.groups = 0;
+	}
 	self.busy = false;
 }
 

@@ -219,8 +219,10 @@ bool redact_name(const char *name, uint32_t n);
 
 /* Reports used by more than one group. */
 void report_opened(int fd, const char *path, int dirfd, uint64_t flags, enum fd_type type);
-void report_exec(const char *path);
+void report_found(int fd);
 void report_began(int argc, char **argv, char **env);
+/* In the child of a process with several threads: what fork really copied. */
+void report_copied(void);
 void report_notify(const char *state, uint32_t n);
 void report_log(int priority, const char *ident, const char *message, uint32_t n);
 /* Reads a datagram sent to NOTIFY_SOCKET or to the journal. */
