@@ -7,10 +7,9 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
-from lib import BUILD, SNAPTRAIL, SOURCE, limit, need, program, record, run_argv, skip, snaptrail, wait_for
+from lib import SNAPTRAIL, need, program, record, run_argv, skip, snaptrail, wait_for
 
 GUEST = program("guest")
 
@@ -23,8 +22,6 @@ def outcome(argv, stdin=b"", **kw):
 
 def both(*command, options=(), normal=lambda b: b, **kw):
     """Runs the command plain and recorded; asserts that nothing differs."""
-    for f in ("stdin_path",):
-        kw.pop(f, None)
     plain = outcome(list(command), **kw)
     under = outcome(run_argv(*command, options=options), **kw)
     plain, under = ((c, normal(o), normal(e)) for c, o, e in (plain, under))
@@ -269,8 +266,8 @@ def test_a_jump_out_of_a_handler_disturbs_nothing():
 def test_a_jump_out_of_a_handler_leaves_the_recording_readable():
     p = record(GUEST, "jump")
     assert p.returncode == 0
-    state = json.loads(snaptrail("show", "latest", "--json", "--session", "s"))
-    assert any(m.get("value") == "x" for k, m in state["memory"].items() if k.endswith("/env/JUMP"))
+    out = snaptrail("log", "*/env/JUMP", "--session", "s")
+    assert '+ "x"' in out, out
 
 
 def test_a_crash_is_the_same_crash():
@@ -288,7 +285,11 @@ def test_signals_that_were_ignored_stay_ignored():
          "signal.SIG_IGN], signal.pthread_sigmask(signal.SIG_BLOCK, []))")
     ignore = ["sh", "-c", "trap '' PIPE HUP; exec \"$@\"", "sh"]
     see = ["grep", "^Sig[BI]", "/proc/self/status"]
-    assert outcome(ignore + see) == outcome(ignore + run_argv(*see))
+
+
+    def masks(argv):  # without 32 and 33, which are libc's own and which its posix_spawn ignores
+        return [int(x, 16) & ~0x180000000 for x in re.findall(rb"\t(\w+)", outcome(argv)[1])]
+    assert masks(ignore + see) == masks(ignore + run_argv(*see)) != []
 
 
 def test_sigterm_and_sighup_reach_the_command():
@@ -298,6 +299,18 @@ def test_sigterm_and_sighup_reach_the_command():
         assert p.stdout.readline() == b"up\n"
         p.send_signal(s)
         assert p.communicate(timeout=20)[0] == b"got\n" and p.returncode == 4
+
+
+def test_a_signal_right_after_the_start_reaches_the_command():
+    for i in range(40):
+        p = subprocess.Popen(run_argv("sh", "-c", "trap 'exit 4' TERM; echo up; while :; do sleep .02; done",
+                                      session="s%d" % i), stdout=subprocess.PIPE)
+        assert p.stdout.readline() == b"up\n"
+        p.send_signal(signal.SIGTERM)
+        try:
+            assert p.wait(5) == 4
+        except subprocess.TimeoutExpired:
+            raise AssertionError("signal %d never came through" % i) from None
 
 
 def test_ctrl_c_reaches_the_command_and_the_recorder_outlives_it():
@@ -363,7 +376,7 @@ def test_a_forbidden_time_stamp_counter_is_survived():
 def test_small_address_spaces_are_enough():
     need_kib = None
     for kib in range(2000, 30000, 250):
-        if outcome([GUEST, "limits", "as", str(kib * 1024)])[0] == 0:
+        if outcome([GUEST, "limits", "as", str(kib * 1024)])[:2] == (0, b"busy 29999\n"):
             need_kib = kib
             break
     assert need_kib

@@ -1,6 +1,5 @@
 """The kernel is the oracle: at quiet instants what snaptrail shows for
 descriptors, threads, children, folder and names is what /proc showed."""
-import glob
 import json
 import os
 import signal
@@ -8,8 +7,8 @@ import socket
 import subprocess
 import time
 
-from lib import (SNAPTRAIL, alive, assert_true_to, differences, fds_of, limit, need, now_ns, program, record, run_argv,
-                 show_at, snaptrail, steady_note, wait_for)
+from lib import (SNAPTRAIL, assert_true_to, differences, limit, need, program, record, run_argv, show_at, steady_note,
+                 wait_for)
 
 
 def read_notes(path):

@@ -204,3 +204,21 @@ def test_the_visitor_names_no_allocator():
     used = imports(PRELOAD)
     bad = used & {"malloc", "free", "calloc", "realloc", "dlsym", "dlopen", "pthread_mutex_lock", "pthread_atfork"}
     assert not bad, bad
+
+
+def test_the_runner_itself_fails_what_asserts_and_counts_it():
+    folder = os.path.abspath("self")
+    os.makedirs(folder + "/e2e")
+    os.makedirs(folder + "/programs")
+    with open(folder + "/e2e/lib.py", "w") as f:
+        f.write("class Skip(Exception):\n    pass\n")
+    with open(folder + "/e2e/some.py", "w") as f:
+        f.write("import time, lib\ndef test_right(): pass\ndef test_wrong_one(): assert 1 == 2, 'not equal'\n"
+                "def test_absent(): raise lib.Skip('no such thing')\n"
+                "def test_endless(): time.sleep(9)\ntest_endless.limit_s = 0.3\n")
+    subprocess.run(["cp", os.path.join(SOURCE, "tests", "run"), folder])
+    env = {k: v for k, v in os.environ.items() if k not in ("KEEP", "TIMES")}
+    p = subprocess.run([folder + "/run", folder], stdout=subprocess.PIPE, text=True, timeout=30, env=env)
+    assert p.stdout.splitlines() == ["ok some right", "FAIL some wrong one: not equal", "skip some absent: no such thing",
+                                     "FAIL some endless: took more than 0.3 s", "1 passed, 2 failed, 1 skipped"], p.stdout
+    assert p.returncode == 1
