@@ -1279,6 +1279,10 @@ bool model_apply(struct model *m, const struct origin *o, uint64_t time_ns, cons
 	if (!change_read(&c, raw, n))
 		return false;
 	at.source = (uint8_t)c.source;
+	if (c.name.p == NULL)
+		c.name.p = "";
+	if (c.value.p == NULL)
+		c.value.p = "";
 	switch (c.kind) {
 	case PROCESS_BEGAN: on_began(&at, &c, raw, n); break;
 	case PROCESS_FORKED: on_forked(&at, &c); break;
