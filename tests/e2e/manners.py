@@ -1,5 +1,6 @@
 """A program run plain and one run under snaptrail cannot be told apart: the
 same output, status, descriptors, children; and it does not hang."""
+import itertools
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import time
 from lib import SNAPTRAIL, need, program, record, run_argv, skip, snaptrail, wait_for
 
 GUEST = program("guest")
+sessions = itertools.count()
 
 
 def outcome(argv, stdin=b"", **kw):
@@ -23,7 +25,8 @@ def outcome(argv, stdin=b"", **kw):
 def both(*command, options=(), normal=lambda b: b, **kw):
     """Runs the command plain and recorded; asserts that nothing differs."""
     plain = outcome(list(command), **kw)
-    under = outcome(run_argv(*command, options=options), **kw)
+    # A session of its own: children of the one before may still be followed.
+    under = outcome(run_argv(*command, session="s%d" % next(sessions), options=options), **kw)
     plain, under = ((c, normal(o), normal(e)) for c, o, e in (plain, under))
     for what, a, b in zip(("status", "stdout", "stderr"), plain, under):
         assert a == b, "%s: plain %r, recorded %r; stderr %r" % (what, a if what == "status" else a[-300:],
@@ -193,7 +196,7 @@ def test_a_program_with_address_sanitizer_works_and_finds_its_bugs():
     bad = build_c("bad", "#include <stdlib.h>\nint main(int c, char **v) { char *p = malloc(9); free(p); return p[c]; }",
                   "-fsanitize=address")
     both(good)
-    plain, under = outcome([bad]), outcome(run_argv(bad))
+    plain, under = outcome([bad]), outcome(run_argv(bad, session="bad"))
     assert plain[0] == under[0] != 0 and b"heap-use-after-free" in under[2], under
 
 

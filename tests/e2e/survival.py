@@ -101,8 +101,8 @@ def last_value_is_there(last, thread=0):
     assert values and last <= values[-1] <= last + 1, "acknowledged %d, logged to %s" % (last, values[-1:])
 
 
-def every_value_is_there(last, thread=0):
-    values = counted(changes_of(), thread)
+def every_value_is_there(last, thread=0, changes=None):
+    values = counted(changes or changes_of(), thread)
     assert values[:last] == list(range(1, last + 1)), \
         "acknowledged %d, logged %d from %s to %s, missing %s" % (
             last, len(values), values[:1], values[-1:], sorted(set(range(1, last + 1)) - set(values))[:70:9])
@@ -145,9 +145,10 @@ def test_both_may_be_killed_at_the_very_beginning():
 
 def test_four_threads_lose_nothing_when_both_are_killed():
     lasts, _ = interrupted(["recorder", "target"], profile="forensic", threads=4)
+    all_commands_work()
+    changes = changes_of()
     for i, last in enumerate(lasts):
-        last_value_is_there(last, i)
-        every_value_is_there(last, i)
+        every_value_is_there(last, i, changes)
 
 
 def test_the_program_goes_on_when_its_recorder_is_killed():
@@ -183,6 +184,7 @@ def test_reading_while_it_runs_shows_what_happened_so_far():
 
 def test_nothing_is_left_in_the_rings_folder_after_a_salvage():
     interrupted(["recorder", "target"])
+    time.sleep(0.5)  # until init has buried the target
     live = os.path.join(os.environ["SNAPTRAIL_STORE"], "live")
     folders = []
     for name in os.listdir(live):

@@ -321,7 +321,7 @@ static void note(int pid, int64_t t, bool with_children)
 	dprintf(notes, "\"cwd\":\"%s\"}\n", cwd);
 }
 
-static void rest(void) { nanosleep(&(struct timespec){ 0, 3000000 }, NULL); }
+static void rest(void) { nanosleep(&(struct timespec){ 0, 5000000 }, NULL); }
 
 int main(int argc, char **argv)
 {
