@@ -48,7 +48,7 @@ int snaptrail_open(const struct snaptrail_config *config, unsigned flags, struct
 		return r;
 	}
 	if (!o.read_only)
-		salvage_all(st->store, c);
+		salvage_all(st->store);
 	*ret = st;
 	return 0;
 }
@@ -70,7 +70,7 @@ uint64_t tick_of(const struct snaptrail *st)
 /* ---- sessions ---- */
 
 /* Somebody holds the lease: who, or 0. */
-static int recorder_of(struct snaptrail *st, const char *id)
+static int recorder_of(struct snaptrail *st, const char *id, int *ret_root)
 {
 	char pointer[4500];
 	struct session s;
@@ -85,6 +85,7 @@ static int recorder_of(struct snaptrail *st, const char *id)
 	if (flock(fd, LOCK_SH | LOCK_NB) < 0) {
 		s = (struct session){ .lease = fd };
 		pid = session_recorder_pid(&s);
+		*ret_root = session_root_pid(&s);
 	}
 	close(fd);
 	return pid;
@@ -99,7 +100,7 @@ static void session_public(struct snaptrail *st, const struct session_meta *m, s
 		.coalesced = m->coalesced, .lost = m->lost, .dropped = m->dropped, .stored_bytes = m->stored_bytes,
 	};
 	memcpy(ret->id, m->id, sizeof ret->id);
-	ret->recorder_pid = m->ended_ns ? 0 : recorder_of(st, m->id);
+	ret->recorder_pid = m->ended_ns ? 0 : recorder_of(st, m->id, &ret->pid);
 	ret->live = ret->recorder_pid != 0;
 }
 

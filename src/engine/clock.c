@@ -93,7 +93,7 @@ void clock_sync(struct clock *c)
 	uint64_t tick, mono, predicted, truth, reach, rate;
 	int64_t error, bend;
 
-	if (!c->use_tsc || mono_now_ns() < c->next_sync_mono_ns)
+	if (!c->use_tsc || c->lines == 0 || mono_now_ns() < c->next_sync_mono_ns)
 		return;
 	sample(&tick, &mono);
 	reach = mono - c->first_mono_ns;

@@ -81,6 +81,8 @@ static struct lane_view *view_new(struct collector *c, struct lane *l, size_t ma
 
 	v->lane = l;
 	v->map_bytes = map_bytes;
+	v->size_bytes = map_bytes ? (uint32_t)(map_bytes - LANE_HEADER_BYTES) : SLOT_DATA_BYTES;
+	v->data = (uint8_t *)l + (map_bytes ? LANE_HEADER_BYTES : SLOT_DATA_OFFSET);
 	v->name = (l->claimed_stamp & ~STAMP_MONOTONIC) ^ (uint64_t)l->tid << 44 ^ (uint64_t)l->serial;
 	if (v->name <= OWN_LANE)
 		v->name = 2;
@@ -134,7 +136,7 @@ static void ring_take(struct collector *c, const char *path)
 	if (l == MAP_FAILED)
 		return;
 	if (l->magic != LANE_MAGIC || l->data_offset != LANE_HEADER_BYTES || (l->size_bytes & (l->size_bytes - 1)) ||
-	    l->size_bytes + (uint64_t)LANE_HEADER_BYTES > (uint64_t)st.st_size) {
+	    l->size_bytes + (uint64_t)LANE_HEADER_BYTES != (uint64_t)st.st_size) {
 		munmap(l, (size_t)st.st_size);
 		return;
 	}
@@ -289,26 +291,54 @@ static struct pending *pending_new(struct collector *c)
 	return &c->pending[c->npending++];
 }
 
-/* A second Change of one key within a tick goes into the key's place in the
- * stage, and the one that stood there before is counted.  The first of a tick
- * was kept like any other. */
+/* Of the two places a key may have, its own or the one unseen for longer. */
+static struct hot_key *hot_find(struct collector *c, uint64_t key, uint64_t time_ns)
+{
+	struct hot_key *a = &c->hot[key & (HOT_KEYS - 2)], *b = a + 1, *k;
+
+	if (a->key == key || b->key == key)
+		return a->key == key ? a : b;
+	k = a->seen_ns <= b->seen_ns ? a : b;
+	*k = (struct hot_key){ .key = key, .seen_ns = time_ns, .credit_ns = HOT_CREDIT_NS };
+	return k;
+}
+
+static bool has_credit(struct hot_key *k, uint64_t time_ns, uint64_t cost_ns)
+{
+	if (time_ns > k->seen_ns) {
+		k->credit_ns += time_ns - k->seen_ns;
+		k->seen_ns = time_ns;
+		if (k->credit_ns > HOT_CREDIT_NS)
+			k->credit_ns = HOT_CREDIT_NS;
+	}
+	if (k->credit_ns < cost_ns)
+		return false;
+	k->credit_ns -= cost_ns;
+	return true;
+}
+
+/* A Change of a key that has used up its allowance goes into the key's place
+ * in the stage, and the one that stood there before is counted. */
 static bool coalesce(struct collector *c, const struct lane_view *v, const struct head *h, uint64_t time_ns,
 		     uint64_t pos, uint64_t end, const uint8_t *p, uint32_t n)
 {
 	uint64_t key = key_of(h, v->pid, v->tid), tick = time_ns / c->tick_ns;
-	struct hot_key *k = &c->hot[key & (HOT_KEYS - 1)];
+	struct hot_key *k;
 
 	if (key == 0)
 		return false;
-	if (k->key != key || k->tick != tick) {
-		*k = (struct hot_key){ .key = key, .tick = tick };
+	k = hot_find(c, key, time_ns);
+	if (has_credit(k, time_ns, c->tick_ns)) {
+		k->block = NULL;
 		return false;
 	}
-	if (k->block && k->block->lane == v->name && k->block->tid == v->tid && stage_hot_put(k->block, end, p, n)) {
+	if (k->block && k->tick == tick && k->block->lane == v->name && k->block->tid == v->tid &&
+	    stage_hot_put(k->block, end, p, n)) {
 		c->coalesced++;
 		c->stage.h->coalesced++;
 	} else {
 		k->block = stage_hot(&c->stage, v->name, v->pid, v->tid, pos, n);
+		k->tick = tick;
 		stage_hot_put(k->block, end, p, n);
 		k->pending = false;
 		c->changes++;
@@ -317,7 +347,7 @@ static bool coalesce(struct collector *c, const struct lane_view *v, const struc
 	if (!k->pending) {
 		*pending_new(c) = (struct pending){ .time_ns = time_ns, .lane = v->name, .hot = k->block,
 						    .order = change_order(v->name, pos), .pid = v->pid, .tid = v->tid,
-						    .hot_index = (uint32_t)(key & (HOT_KEYS - 1)) };
+						    .hot_index = (uint32_t)(k - c->hot) };
 		k->pending = true;
 	}
 	return true;
@@ -374,12 +404,12 @@ static void ingest(struct collector *c, struct lane_view *v, uint64_t pos, uint6
 /* ---- one lane ---- */
 
 /* Where the next record begins behind one that nobody will finish. */
-static uint64_t resync(const struct lane *l, uint64_t pos, uint64_t reserve, uint8_t *data)
+static uint64_t resync(const struct lane_view *v, uint64_t pos, uint64_t reserve)
 {
-	uint32_t mask = l->size_bytes - 1;
+	uint32_t mask = v->size_bytes - 1;
 
 	for (pos += 8; pos < reserve; pos += 8) {
-		uint64_t h = __atomic_load_n((uint64_t *)(data + (pos & mask)), __ATOMIC_ACQUIRE);
+		uint64_t h = __atomic_load_n((uint64_t *)(v->data + (pos & mask)), __ATOMIC_ACQUIRE);
 
 		if (record_is_at(h, pos) && record_state(h) >= RECORD_UNFINISHED && record_state(h) <= RECORD_VOID)
 			return pos;
@@ -400,18 +430,18 @@ static bool abandoned(struct collector *c, struct lane_view *v, uint64_t now)
 static size_t drain_lane(struct collector *c, struct lane_view *v, uint64_t now)
 {
 	struct lane *l = v->lane;
-	uint8_t *data = lane_data(l);
-	uint32_t mask = l->size_bytes - 1;
-	uint64_t reserve = __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE);
-	uint64_t pos = l->tail, start = pos;
+	uint8_t *data = v->data;
+	uint32_t mask = v->size_bytes - 1;
+	uint64_t reserve = __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE) & ~7ull;
+	uint64_t pos = l->tail & ~7ull, start = pos;
 	size_t taken = 0;
 
-	if (reserve - pos > l->size_bytes) /* damage; nothing in here can be told apart */
+	if (reserve - pos > v->size_bytes) /* damage; nothing in here can be told apart */
 		pos = reserve;
 	while (pos < reserve && pos - start < DRAIN_BYTES) {
 		uint64_t h = __atomic_load_n((uint64_t *)(data + (pos & mask)), __ATOMIC_ACQUIRE);
 		uint32_t len = record_len(h), extent = record_extent(len);
-		bool sound = record_is_at(h, pos) && pos + extent <= reserve && (pos & mask) + extent <= l->size_bytes;
+		bool sound = record_is_at(h, pos) && pos + extent <= reserve && (pos & mask) + extent <= v->size_bytes;
 
 		if (!sound || record_state(h) == RECORD_UNFINISHED) {
 			if (!abandoned(c, v, now))
@@ -419,7 +449,7 @@ static size_t drain_lane(struct collector *c, struct lane_view *v, uint64_t now)
 			v->stuck_ns = 0;
 			c->voided++;
 			collect_gap(c, v->idle_ns, now, 1, "a report was never finished");
-			pos = sound ? pos + extent : resync(l, pos, reserve, data);
+			pos = sound ? pos + extent : resync(v, pos, reserve);
 			continue;
 		}
 		if (record_state(h) == RECORD_FINISHED) {
@@ -482,7 +512,7 @@ size_t collect_drain(struct collector *c, bool *ret_busy)
 		uint32_t state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
 		uint64_t used = __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE) - l->tail, hold;
 
-		if (used > l->size_bytes / 4)
+		if (used > v->size_bytes / 4)
 			*ret_busy = true;
 		taken += drain_lane(c, v, now);
 		lane_losses(c, v);
@@ -656,8 +686,8 @@ int collect_seal(struct collector *c, struct stage *ret_old)
 			p->owned = true;
 		}
 	}
-	if (c->hot)
-		memset(c->hot, 0, HOT_KEYS * sizeof *c->hot);
+	for (size_t i = 0; c->hot && i < HOT_KEYS; i++)
+		c->hot[i].block = NULL; /* credit stays used up */
 	*ret_old = c->stage;
 	c->stage = fresh;
 	return 0;

@@ -16,6 +16,8 @@ struct lane_view {
 	struct lane_view *next;
 	struct lane *lane;
 	size_t map_bytes;        /* 0: a slot of the board */
+	uint8_t *data;           /* where and how long, as checked once: the target can */
+	uint32_t size_bytes;     /* write over its own words at any time */
 	uint64_t name;           /* lane's name in blocks and runs */
 	uint32_t pid, tid;       /* who reports now */
 	uint64_t idle_ns;        /* when it was last seen without unfinished records */
@@ -39,12 +41,16 @@ struct gap {
 	char cause[40];
 };
 
+/* A key's allowance, as a token bucket: each change kept costs 1 / max_rate
+ * seconds of credit, which time pays back, up to a second's worth.  Changes
+ * without credit share a place in the stage, one a tick. */
 struct hot_key {
-	uint64_t key, tick;
+	uint64_t key, tick, seen_ns, credit_ns;
 	struct stage_block *block;
 	bool pending;
 };
 #define HOT_KEYS 8192u
+#define HOT_CREDIT_NS 1000000000u
 
 struct collector {
 	struct board *board;
@@ -58,7 +64,7 @@ struct collector {
 	struct pending *pending;
 	size_t npending, pending_cap;
 	struct hot_key *hot;
-	uint64_t tick_ns;        /* of hot keys; 0: every change is kept */
+	uint64_t tick_ns;        /* 1 / max_rate; 0: every change is kept */
 	uint64_t watermark_ns;   /* what is stamped before has been applied */
 	uint64_t changes, coalesced; /* since the session began */
 	uint64_t lost, voided;

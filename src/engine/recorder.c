@@ -230,6 +230,7 @@ static void on_control(struct recorder *r)
 		r->root_pid = m.pid;
 		r->root_known = true;
 		r->wait_all = m.wait;
+		session_set_pids(r->o->session, (int)getpid(), m.pid);
 		follow(r, (uint32_t)m.pid)->uninjected = m.uninjected;
 		if (m.uninjected)
 			report_uninjected(r, (uint32_t)m.pid, 0);
@@ -460,34 +461,30 @@ static void last_cut(struct recorder *r, int origin)
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
 }
 
-static void answer(struct recorder *r)
+static void summarize(struct recorder *r, struct snaptrail_summary *s)
 {
-	struct snaptrail_summary s = { 0 };
 	struct timespec cpu;
 
-	if (r->control < 0 || r->answered)
-		return;
-	r->answered = true;
 	flush_wait(&r->f);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
-	snprintf(s.session, sizeof s.session, "%s", r->o->session_name);
-	snprintf(s.store, sizeof s.store, "%s", store_path(r->o->store) ? store_path(r->o->store) : "");
-	s.duration_ns = mono_now_ns() - r->began_mono_ns;
-	s.snapshots = r->f.stored;
-	s.changes = r->c.changes;
-	s.coalesced = r->c.coalesced;
-	s.lost = r->c.lost;
-	s.raw_bytes = r->f.raw_bytes;
-	s.stored_bytes = r->f.stored_bytes;
-	s.processes = model_processes_seen(r->c.model);
-	s.threads = model_threads_seen(r->c.model);
-	s.recorder_cpu_ns = (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec;
-	s.target_cpu_ns = r->root_cpu_ns;
-	s.remaining = living(r);
-	s.uninjected = r->uninjected;
-	snprintf(s.error, sizeof s.error, "%s", r->f.error[0] ? r->f.error : r->c.board->error);
-	if (send(r->control, &s, sizeof s, MSG_NOSIGNAL) < 0)
+	*s = (struct snaptrail_summary){
+		.duration_ns = mono_now_ns() - r->began_mono_ns, .snapshots = r->f.stored, .changes = r->c.changes,
+		.coalesced = r->c.coalesced, .lost = r->c.lost, .raw_bytes = r->f.raw_bytes,
+		.stored_bytes = r->f.stored_bytes, .processes = model_processes_seen(r->c.model),
+		.threads = model_threads_seen(r->c.model), .target_cpu_ns = r->root_cpu_ns, .remaining = living(r),
+		.recorder_cpu_ns = (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec,
+		.uninjected = r->uninjected,
+	};
+	snprintf(s->session, sizeof s->session, "%s", r->o->session_name);
+	snprintf(s->store, sizeof s->store, "%s", store_path(r->o->store) ? store_path(r->o->store) : "");
+	snprintf(s->error, sizeof s->error, "%s", r->f.error[0] ? r->f.error : r->c.board->error);
+}
+
+static void answer(struct recorder *r, const struct snaptrail_summary *s)
+{
+	if (r->control >= 0 && !r->answered && send(r->control, s, sizeof *s, MSG_NOSIGNAL) < 0)
 		r->front_gone = true;
+	r->answered = true;
 }
 
 static int end_origin(const struct recorder *r)
@@ -538,6 +535,7 @@ static bool command_left_others(const struct recorder *r)
 static void loop(struct recorder *r)
 {
 	uint64_t sleep_ns = SLEEP_MIN_NS, applied = 0;
+	struct snaptrail_summary s;
 
 	for (unsigned round = 0; !over(r); round++) {
 		bool busy = false;
@@ -555,7 +553,8 @@ static void loop(struct recorder *r)
 		if (command_left_others(r)) {
 			look_around(r);
 			last_cut(r, end_origin(r));
-			answer(r);
+			summarize(r, &s);
+			answer(r, &s);
 		}
 		/* Reading each record as it comes would bounce its cache line and keep a
 		 * processor busy: a short sleep lets them gather. */
@@ -585,15 +584,16 @@ static int recorder_begin(struct recorder *r)
 	clock_learn(&r->c.clock);
 	r->c.process_seen = on_process;
 	r->c.arg = r;
-	r->last_cut_ns = clock_now(&r->c.clock);
+	r->last_cut_ns = r->o->session->board->created_mono_ns + (uint64_t)r->c.clock.offset_ns; /* before the command */
 	r->next_cut_mono_ns = r->began_mono_ns + r->o->config->interval_ns;
-	session_set_recorder(r->o->session, (int)getpid());
+	session_set_pids(r->o->session, (int)getpid(), 0);
 	return collect_begin(&r->c, r->o->session->folder, r->o->session->board, 1, r->o->config->max_rate);
 }
 
 int recorder_main(const struct recorder_options *o)
 {
 	struct recorder *r = xcalloc(1, sizeof *r);
+	struct snaptrail_summary s = { 0 };
 	int e;
 
 	r->o = o;
@@ -605,10 +605,15 @@ int recorder_main(const struct recorder_options *o)
 		last_cut(r, end_origin(r));
 		flush_wait(&r->f);
 		session_over(r);
-		answer(r);
+		summarize(r, &s);
 		flush_stop(&r->f);
 	}
+	/* The lease goes first: who hears that we are done may record again. */
 	collect_end(&r->c);
+	store_close(o->store);
+	session_close(o->session, e == 0);
+	if (e == 0)
+		answer(r, &s);
 	if (r->epoll >= 0)
 		close(r->epoll);
 	free(r);

@@ -35,12 +35,13 @@ struct recorder_options {
 
 /* Records until the session is over.  Sends a struct snaptrail_summary to
  * `control` when the command has ended and, without `wait`, goes on for the
- * processes that remain.  Returns 0 or a negative errno. */
+ * processes that remain.  Closes store and session.  Returns 0 or a negative
+ * errno. */
 int recorder_main(const struct recorder_options *o);
 
 /* Brings what a dead recorder left of one session into the store. */
-int salvage_session(struct store *store, const char *pointer, const struct config *config);
+int salvage_session(struct store *store, const char *pointer);
 /* All sessions of a store whose recorder died. */
-void salvage_all(struct store *store, const struct config *config);
+void salvage_all(struct store *store);
 
 #endif

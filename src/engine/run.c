@@ -10,7 +10,6 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,8 +169,6 @@ static void recorder_child(struct front *f)
 		signal(ignored[i], SIG_IGN);
 	signal(SIGTERM, SIG_DFL);
 	e = recorder_main(&o);
-	store_close(f->store);
-	session_close(&f->session, e == 0);
 	_exit(e < 0);
 }
 
@@ -197,11 +194,14 @@ static int fork_recorder(struct front *f, bool twice)
 
 /* ---- the target ---- */
 
-static volatile sig_atomic_t target_pid;
+static volatile sig_atomic_t target_pid, early_signal;
 
 static void forward(int sig)
 {
 	int saved = errno;
+
+	if (target_pid == 0)
+		early_signal = sig; /* before there is a target: kept for it */
 
 	/* The terminal sends INT and QUIT to the whole group: the target has them. */
 	if (target_pid > 0 && (sig == SIGTERM || sig == SIGHUP))
@@ -218,6 +218,20 @@ static void catch(int sig)
 		sigaction(sig, &a, NULL);
 }
 
+/* Ctrl-Z stops both of us and fg continues both, in any order: only a target
+ * that stays stopped was stopped alone. */
+static bool stays_stopped(pid_t pid)
+{
+	for (int i = 0; i < 20; i++) {
+		siginfo_t info = { 0 };
+
+		if (waitid(P_PID, (id_t)pid, &info, WCONTINUED | WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid)
+			return false;
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+	return true;
+}
+
 static void wait_for(pid_t pid, int *status, struct rusage *usage)
 {
 	for (;;) {
@@ -229,8 +243,10 @@ static void wait_for(pid_t pid, int *status, struct rusage *usage)
 		}
 		if (!WIFSTOPPED(*status))
 			return;
-		raise(SIGSTOP); /* stops with it, continues with it */
-		kill(pid, SIGCONT);
+		if (stays_stopped(pid)) {
+			raise(SIGSTOP); /* stops with it, continues with it */
+			kill(pid, SIGCONT);
+		}
 	}
 }
 
@@ -244,14 +260,30 @@ static void tell(const struct front *f, const struct control *m)
 	syscall(SYS_futex, &b->bell, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
+/* vfork and not posix_spawn, which leaves two of glibc's own signals ignored
+ * in the new image. */
+static int spawn(const char *program, char *const argv[], char *const env[], pid_t *ret_pid)
+{
+	volatile int error = 0;
+	pid_t pid = vfork();
+
+	if (pid == 0) {
+		execve(program, argv, env);
+		error = errno;
+		_exit(127);
+	}
+	if (pid < 0)
+		return errno;
+	if (error)
+		waitpid(pid, NULL, 0);
+	*ret_pid = pid;
+	return error;
+}
+
 static int start_target(struct front *f, char **env, pid_t *ret_pid)
 {
-	posix_spawnattr_t attr;
-	int r;
+	int r = spawn(f->program, f->o->argv, env, ret_pid);
 
-	posix_spawnattr_init(&attr);
-	r = posix_spawn(ret_pid, f->program, NULL, &attr, f->o->argv, env);
-	posix_spawnattr_destroy(&attr);
 	if (r == ENOEXEC) { /* a script without #!: as execvp does */
 		size_t n = 0;
 		char **argv;
@@ -263,7 +295,7 @@ static int start_target(struct front *f, char **env, pid_t *ret_pid)
 		argv[1] = f->program;
 		for (size_t i = 1; i < n; i++)
 			argv[i + 1] = f->o->argv[i];
-		r = posix_spawn(ret_pid, "/bin/sh", NULL, NULL, argv, env);
+		r = spawn("/bin/sh", argv, env, ret_pid);
 		free(argv);
 	}
 	return r ? fail(r == ENOENT ? -ENOENT : -EACCES, "%s: %s", f->o->argv[0], strerror(r)) : 0;
@@ -298,10 +330,12 @@ static int attend(struct front *f, char **env, int *ret_status, struct snaptrail
 		return r;
 	}
 	target_pid = pid;
+	if (early_signal)
+		kill(pid, early_signal);
 	m.pid = pid;
 	tell(f, &m);
 	wait_for(pid, ret_status, &usage);
-	target_pid = 0;
+	target_pid = -1;
 	m = (struct control){ .type = CONTROL_ENDED, .pid = pid, .status = *ret_status,
 			      .cpu_ns = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000u +
 					(uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000u };
@@ -389,7 +423,7 @@ static int prepare(struct front *f)
 	r = store_open(f->config->path, &so, &f->store);
 	if (r < 0)
 		return r;
-	salvage_all(f->store, f->config);
+	salvage_all(f->store);
 	if (store_session_find(f->store, f->name, &known) == 0)
 		memcpy(id, known.id, sizeof id);
 	else

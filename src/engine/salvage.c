@@ -3,13 +3,13 @@
  * under the session's lease, with the same collector that a recorder has. */
 #include <dirent.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include "base/err.h"
+#include "engine/look.h"
 #include "engine/recorder.h"
 #include "engine/replay.h"
 
@@ -152,8 +152,12 @@ static int store_stage(struct store *st, struct session *s, struct stage *stage,
 
 static bool anyone_lives(const struct collector *c)
 {
+	char comm[32], state = 0;
+	uint32_t ppid;
+	uint64_t start;
+
 	for (const struct lane_view *v = c->views; v; v = v->next)
-		if (v->pid && (kill((pid_t)v->pid, 0) == 0 || errno == EPERM))
+		if (v->pid && look_stat(v->pid, &ppid, &start, comm, &state) && state != 'Z' && state != 'X')
 			return true;
 	return false;
 }
@@ -182,7 +186,7 @@ static void clock_from(struct clock *c, const struct stage_header *h, const stru
 }
 
 /* The rest of the lanes, into a stage of its own. */
-static int drain_rest(struct store *st, struct session *s, const struct config *config, const struct stage_header *newest,
+static int drain_rest(struct store *st, struct session *s, const struct stage_header *newest,
 		      struct old_stage *stages, size_t n, uint64_t stored, bool *ret_lives)
 {
 	struct collector c = { 0 };
@@ -191,7 +195,7 @@ static int drain_rest(struct store *st, struct session *s, const struct config *
 	int e;
 
 	clock_from(&c.clock, newest, s->board);
-	e = collect_begin(&c, s->folder, s->board, serial, config->max_rate);
+	e = collect_begin(&c, s->folder, s->board, serial, s->board->max_rate);
 	if (e < 0)
 		return e;
 	s->board->sleeping = 0;
@@ -219,7 +223,7 @@ static int drain_rest(struct store *st, struct session *s, const struct config *
 	return e;
 }
 
-int salvage_session(struct store *st, const char *pointer, const struct config *config)
+int salvage_session(struct store *st, const char *pointer)
 {
 	struct session s;
 	struct old_stage *stages = NULL;
@@ -250,7 +254,7 @@ int salvage_session(struct store *st, const char *pointer, const struct config *
 		stage_close(&stage);
 	}
 	if (e == 0)
-		e = drain_rest(st, &s, config, newest.magic ? &newest : NULL, stages, n, stored, &lives);
+		e = drain_rest(st, &s, newest.magic ? &newest : NULL, stages, n, stored, &lives);
 	for (size_t i = 0; i < n && e == 0; i++)
 		unlink(stages[i].path);
 	free(stages);
@@ -267,24 +271,15 @@ int salvage_session(struct store *st, const char *pointer, const struct config *
 	return e;
 }
 
-struct salvaging {
-	struct store *store;
-	const struct config *config;
-};
-
 static int one(void *arg, const char *path, const char *id)
 {
-	struct salvaging *s = arg;
-
 	(void)id;
-	salvage_session(s->store, path, s->config);
+	salvage_session(arg, path);
 	return 0;
 }
 
-void salvage_all(struct store *store, const struct config *config)
+void salvage_all(struct store *store)
 {
-	struct salvaging s = { store, config };
-
 	if (store_path(store))
-		session_each_pointer(store_path(store), one, &s);
+		session_each_pointer(store_path(store), one, store);
 }

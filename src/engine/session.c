@@ -172,6 +172,7 @@ static int board_create(struct session *s, const struct config *c, const struct 
 	b->lane_bytes = (uint32_t)c->lane_bytes;
 	b->lane_max_bytes = (uint32_t)c->lane_max_bytes;
 	b->redact = c->redact;
+	b->max_rate = c->max_rate;
 	b->slots = BOARD_SLOTS;
 	b->size_bytes = BOARD_BYTES;
 	board_set_words(b, c->patterns);
@@ -231,10 +232,10 @@ int session_create(struct session *s, const char *store_folder, const char *id, 
 	return r;
 }
 
-void session_set_recorder(struct session *s, int pid)
+void session_set_pids(struct session *s, int pid, int root)
 {
 	char text[1024];
-	int n = snprintf(text, sizeof text, "folder %s\nboot %s\nrecorder %d\n", s->folder, s->board->boot_id, pid);
+	int n = snprintf(text, sizeof text, "folder %s\nboot %s\nrecorder %d\npid %d\n", s->folder, s->board->boot_id, pid, root);
 
 	s->board->recorder_pid = (uint32_t)pid;
 	if (s->pointer[0] == 0) {
@@ -301,16 +302,19 @@ int session_attach(struct session *s, const char *pointer, bool take)
 	return 0;
 }
 
-int session_recorder_pid(const struct session *s)
+static int pointer_number(const struct session *s, const char *name)
 {
 	char text[1024] = "";
 	const char *at;
 
 	if (s->lease < 0 || pread(s->lease, text, sizeof text - 1, 0) <= 0)
 		return 0;
-	at = strstr(text, "\nrecorder ");
-	return at ? atoi(at + 10) : 0;
+	at = strstr(text, name);
+	return at ? atoi(at + strlen(name)) : 0;
 }
+
+int session_recorder_pid(const struct session *s) { return pointer_number(s, "\nrecorder "); }
+int session_root_pid(const struct session *s) { return pointer_number(s, "\npid "); }
 
 void session_close(struct session *s, bool remove)
 {

@@ -31,9 +31,10 @@ int session_create(struct session *s, const char *store_folder, const char *id, 
 int session_attach(struct session *s, const char *pointer, bool take);
 /* Lets go; with `remove` the folder and the pointer go away. */
 void session_close(struct session *s, bool remove);
-/* The pid in a pointer file, 0 unknown. */
+/* The pids in a pointer file, 0 unknown. */
 int session_recorder_pid(const struct session *s);
-void session_set_recorder(struct session *s, int pid);
+int session_root_pid(const struct session *s);
+void session_set_pids(struct session *s, int recorder, int root);
 
 /* Calls back for each pointer file of a store. */
 int session_each_pointer(const char *store_folder, int (*each)(void *arg, const char *path, const char *id), void *arg);

@@ -124,12 +124,12 @@ struct board {
 	uint32_t closing;           /* the session is over: new processes stay out */
 	uint64_t no_lane;           /* reports lost because no lane could be had */
 	uint64_t no_lane_first, no_lane_last;
-	uint64_t voided;
 	char error[256];            /* the first error of any process */
 	uint64_t calibration[3];    /* tick, session ns, rate: the line in force, for readers */
 	/* the stage, for readers of a live session */
 	uint64_t stage_serial;      /* bumped by the recorder before stage files go away */
 	uint64_t cut_ns;            /* the last snapshot describes this instant */
+	uint64_t max_rate;          /* changes a second and key that are kept; 0 all */
 };
 #define BOARD_ENVS_OFFSET 4096u
 #define BOARD_WORDS_OFFSET 8192u

@@ -43,7 +43,7 @@ int segment_create(struct segment *s, const char *folder)
 	s->fd = io->open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (s->fd < 0)
 		return fail(-errno, "%s: %s", s->path, strerror(errno));
-	flock(s->fd, LOCK_EX | LOCK_NB);
+	flock(s->fd, LOCK_EX); /* a verifier may hold it for a moment */
 	clock_gettime(CLOCK_REALTIME, &now);
 	memcpy(h.magic, SEGMENT_MAGIC, 8);
 	h.file_id = s->file_id;

@@ -284,18 +284,18 @@ static void a_hot_key_keeps_its_last_value_and_an_exact_count(void)
 	rig_make(&r, 1000);
 	l = lane_make(&r, 0, 10, 10);
 	began(&r, l, 0);
-	write_many(&r, l, 1000);
-	CU_ASSERT_STRING_EQUAL(env_of(&r, 10, "/env/HOT"), "999");
-	CU_ASSERT_EQUAL(r.c.changes + r.c.coalesced, 1001);
-	CU_ASSERT_EQUAL(r.c.changes, 3); /* the image, the first of the tick and the last */
+	write_many(&r, l, 3000); /* a second's worth is kept, the rest shares places */
+	CU_ASSERT_STRING_EQUAL(env_of(&r, 10, "/env/HOT"), "2999");
+	CU_ASSERT_EQUAL(r.c.changes + r.c.coalesced, 3001);
+	CU_ASSERT(r.c.changes >= 1002 && r.c.changes < 1100);
 	while ((b = stage_next(r.c.stage.h, &pos))) {
 		const struct hot_place *place = b->type == BLOCK_HOT ? stage_hot_get(b) : NULL;
 
 		kept += place != NULL;
 		merged += place ? place->coalesced : 0;
 	}
-	CU_ASSERT_EQUAL(kept, 1);
-	CU_ASSERT_EQUAL(merged, 998);
+	CU_ASSERT(kept >= 1);
+	CU_ASSERT_EQUAL(merged, r.c.coalesced);
 	rig_end(&r);
 }
 
