@@ -4,13 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int real_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
 
 const struct io_ops io_system = {
 	.open = real_open, .pread = pread, .pwrite = pwrite, .ftruncate = ftruncate, .fdatasync = fdatasync,
-	.fsync = fsync, .rename = rename,
+	.fsync = fsync, .rename = rename, .mkdir = mkdir, .unlink = unlink,
 };
 const struct io_ops *io = &io_system;
 
@@ -54,7 +55,7 @@ int io_pread_all(int fd, void *p, size_t n, uint64_t at)
 
 int io_sync_folder(const char *path)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+	int fd = io->open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), r;
 
 	if (fd < 0)
 		return -errno;

@@ -16,6 +16,8 @@ struct io_ops {
 	int (*fdatasync)(int fd);
 	int (*fsync)(int fd);
 	int (*rename)(const char *from, const char *to);
+	int (*mkdir)(const char *path, mode_t mode);
+	int (*unlink)(const char *path);
 };
 extern const struct io_ops io_system;
 extern const struct io_ops *io;

@@ -9,6 +9,7 @@
 #include "proto/store.pb-c.h"
 
 static const char *const no_tags[] = { NULL };
+static const char no_text[] = "";
 
 static char *text_of(const ProtobufCBinaryData *b, bool has)
 {
@@ -30,9 +31,11 @@ struct run_session *fold_session(struct store *s, const char id[16], bool create
 {
 	struct run_session *r;
 
+	if (s->recent && memcmp(s->recent->m.id, id, 16) == 0)
+		return s->recent;
 	for (size_t i = 0; i < s->nsessions; i++)
 		if (memcmp(s->sessions[i]->m.id, id, 16) == 0)
-			return s->sessions[i];
+			return s->recent = s->sessions[i];
 	if (!create)
 		return NULL;
 	r = xcalloc(1, sizeof *r);
@@ -49,48 +52,149 @@ struct run_session *fold_session(struct store *s, const char id[16], bool create
 	return r;
 }
 
-static void replace(const char **at, char *with)
+static void discard(struct store *s, const void *p)
 {
-	free((char *)*at);
+	if (p == NULL || p == no_text || p == no_tags)
+		return;
+	if ((s->ndiscarded & (s->ndiscarded - 1)) == 0)
+		s->discarded = xrealloc(s->discarded, (s->ndiscarded ? s->ndiscarded * 2 : 1) * sizeof *s->discarded);
+	s->discarded[s->ndiscarded++] = (void *)p;
+}
+
+void fold_let_go(struct store *s)
+{
+	for (size_t i = 0; i < s->ndiscarded; i++)
+		free(s->discarded[i]);
+	free(s->discarded);
+	s->discarded = NULL;
+	s->ndiscarded = 0;
+}
+
+static void replace(struct store *s, const char **at, char *with)
+{
+	discard(s, *at);
 	*at = with;
 }
 
-static void fold_run(struct store *s, const struct record_header *h, const struct buf *meta)
+static struct stamp stamp_of(const struct record_header *h, uint64_t at)
+{
+	return (struct stamp){ h->created_ns, h->file_id, at };
+}
+
+static bool later(struct stamp a, struct stamp b)
+{
+	if (a.created_ns != b.created_ns)
+		return a.created_ns > b.created_ns;
+	return a.file_id != b.file_id ? a.file_id > b.file_id : a.at >= b.at;
+}
+
+static void run_begun(struct store *s, struct run_session *r, const Snaptrail__Store__SessionInfo *i)
+{
+	replace(s, &r->m.name, text_of(&i->name, i->has_name));
+	replace(s, &r->m.command, text_of(&i->command, i->has_command));
+	replace(s, &r->m.profile, text_of(&i->profile, i->has_profile));
+	replace(s, &r->m.boot_id, text_of(&i->boot_id, i->has_boot_id));
+}
+
+/* Runs may be read in any order: the first one's start, the last one's rest. */
+static void fold_run(struct store *s, uint64_t at, const struct record_header *h, const struct buf *meta)
 {
 	Snaptrail__Store__SessionInfo *i = snaptrail__store__session_info__unpack(NULL, meta->len, meta->data);
+	struct stamp said = stamp_of(h, at);
 	struct run_session *r;
+	bool live, newest;
 
 	if (i == NULL)
 		return;
 	r = fold_session(s, h->session_id, true);
-	if (i->pid && h->created_ns >= r->over_ns)
-		r->m.pid = i->pid;
-	if (h->type == RECORD_SESSION && h->created_ns >= r->begun_ns) {
-		r->begun_ns = h->created_ns;
-		replace(&r->m.name, text_of(&i->name, i->has_name));
-		replace(&r->m.command, text_of(&i->command, i->has_command));
-		replace(&r->m.profile, text_of(&i->profile, i->has_profile));
-		replace(&r->m.boot_id, text_of(&i->boot_id, i->has_boot_id));
-		if (r->m.started_ns == 0)
+	newest = later(said, r->begun) && later(said, r->ended);
+	if (h->type == RECORD_SESSION) {
+		if (later(said, r->begun)) {
+			run_begun(s, r, i);
+			r->begun = said;
+		}
+		if (i->started_ns && (r->m.started_ns == 0 || i->started_ns < r->m.started_ns))
 			r->m.started_ns = i->started_ns;
-		if (h->created_ns > r->over_ns) { /* its end may stand in a segment that was read before */
-			r->m.ended_ns = 0;
-			r->m.exit_status = -1;
-		}
-	} else if (h->type == RECORD_SESSION_END && h->created_ns >= r->over_ns) {
-		r->over_ns = h->created_ns;
-		if (h->created_ns >= r->begun_ns) {
-			r->m.ended_ns = i->ended_ns;
-			r->m.exit_status = i->has_exit_status ? i->exit_status : -1;
-		}
+	} else if (later(said, r->ended)) {
+		r->ended = said;
+		r->end_ns = i->ended_ns;
+		r->end_status = i->has_exit_status ? i->exit_status : -1;
 	}
-	if (i->has_note && i->note.len)
-		replace(&r->m.note, text_of(&i->note, true));
+	live = later(r->begun, r->ended);
+	r->m.ended_ns = live ? 0 : r->end_ns;
+	r->m.exit_status = live ? -1 : r->end_status;
+	if (i->pid && newest)
+		r->m.pid = i->pid;
+	if (i->has_note && i->note.len && newest)
+		replace(s, &r->m.note, text_of(&i->note, true));
 	snaptrail__store__session_info__free_unpacked(i, NULL);
 }
 
+/* By (time_ns, seq), and by id where two writers took the same. */
+static int compare(const struct item *a, const struct item *b)
+{
+	if (a->m.time_ns != b->m.time_ns)
+		return a->m.time_ns < b->m.time_ns ? -1 : 1;
+	if (a->m.seq != b->m.seq)
+		return a->m.seq < b->m.seq ? -1 : 1;
+	return memcmp(a->m.id, b->m.id, 16);
+}
+
+static int in_sequence(const void *a, const void *b) { return compare(*(struct item *const *)a, *(struct item *const *)b); }
+
+size_t fold_position(const struct item *it)
+{
+	const struct run_session *r = it->session;
+	size_t lo = 0, hi = r->count;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (compare(r->items[mid], it) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+void fold_settle(struct store *s)
+{
+	s->bulk = false;
+	for (size_t k = 0; k < s->nsessions; k++) {
+		struct run_session *r = s->sessions[k];
+		size_t n = 0;
+
+		if (!r->unsettled)
+			continue;
+		for (size_t i = 0; i < r->count; i++)
+			if (!r->items[i]->deleted)
+				r->items[n++] = r->items[i];
+		r->count = n;
+		if (n)
+			qsort(r->items, n, sizeof *r->items, in_sequence);
+		r->unsettled = false;
+	}
+}
+
+struct item **fold_merged(struct store *s, size_t *ret_n)
+{
+	if (s->merged_stale) {
+		s->nmerged = 0;
+		s->merged = xrealloc(s->merged, (s->nall + 1) * sizeof *s->merged);
+		for (size_t i = 0; i < s->nall; i++)
+			if (!s->all[i]->deleted)
+				s->merged[s->nmerged++] = s->all[i];
+		if (s->nmerged)
+			qsort(s->merged, s->nmerged, sizeof *s->merged, in_sequence);
+		s->merged_stale = false;
+	}
+	*ret_n = s->nmerged;
+	return s->merged;
+}
+
 /* Nearly always at the end; late ones find their place from there. */
-static void in_order(struct run_session *r, struct item *it)
+static void in_order(struct store *s, struct run_session *r, struct item *it)
 {
 	size_t at;
 
@@ -98,15 +202,13 @@ static void in_order(struct run_session *r, struct item *it)
 		r->cap = r->cap ? r->cap * 2 : 64;
 		r->items = xrealloc(r->items, r->cap * sizeof *r->items);
 	}
-	for (at = r->count; at > 0; at--) {
-		const struct snapshot_meta *m = &r->items[at - 1]->m;
-
-		if (m->time_ns < it->m.time_ns || (m->time_ns == it->m.time_ns && m->seq <= it->m.seq))
-			break;
+	for (at = r->count; !s->bulk && at > 0 && compare(r->items[at - 1], it) > 0; at--)
 		r->items[at] = r->items[at - 1];
-	}
+	if (s->bulk && at > 0 && compare(r->items[at - 1], it) > 0)
+		r->unsettled = true;
 	r->items[at] = it;
 	r->count++;
+	s->merged_stale = true;
 }
 
 static void count_in(struct run_session *r, const struct item *it)
@@ -123,21 +225,77 @@ static void count_in(struct run_session *r, const struct item *it)
 
 static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
-static void set_tags(struct item *it, char **tags, size_t n)
+/* What callers see of the marks. */
+static void show_tags(struct store *s, struct item *it)
 {
-	qsort(tags, n, sizeof *tags, by_text);
-	tags[n] = NULL;
-	it->m.tags = n ? (const char *const *)tags : no_tags;
-	it->m.ntags = n;
-	if (n == 0)
+	const char **tags = xcalloc(it->nmarks + 1, sizeof *tags);
+
+	it->m.ntags = 0;
+	for (size_t i = 0; i < it->nmarks; i++)
+		if (it->marks[i].on)
+			tags[it->m.ntags++] = it->marks[i].tag;
+	qsort(tags, it->m.ntags, sizeof *tags, by_text);
+	discard(s, it->m.tags);
+	it->m.tags = it->m.ntags ? tags : no_tags;
+	if (it->m.ntags == 0)
 		free(tags);
 }
+
+static void mark(struct item *it, const ProtobufCBinaryData *tag, bool on, struct stamp said)
+{
+	char *text = text_of(tag, true);
+	size_t i = 0;
+
+	while (i < it->nmarks && strcmp(it->marks[i].tag, text))
+		i++;
+	if (i == it->nmarks) {
+		it->marks = xrealloc(it->marks, (it->nmarks + 1) * sizeof *it->marks);
+		it->marks[it->nmarks++] = (struct tag_mark){ .tag = text };
+	} else {
+		free(text);
+	}
+	if (later(said, it->marks[i].said)) {
+		it->marks[i].on = on;
+		it->marks[i].said = said;
+	}
+}
+
+static size_t slot_of(const struct store *s, const char id[16])
+{
+	uint64_t a, b;
+	size_t i;
+
+	memcpy(&a, id, 8);
+	memcpy(&b, id + 8, 8);
+	a = (a ^ (b << 29 | b >> 35)) * 0x9e3779b97f4a7c15ull;
+	for (i = (a ^ a >> 32) & (s->nslots - 1); s->slots[i] && memcmp(s->slots[i]->m.id, id, 16); i = (i + 1) & (s->nslots - 1))
+		;
+	return i;
+}
+
+/* Keeps the table at most half full. */
+static void remember(struct store *s, struct item *it)
+{
+	if (s->nall == s->all_cap) {
+		s->all_cap = s->all_cap ? s->all_cap * 2 : 256;
+		s->all = xrealloc(s->all, s->all_cap * sizeof *s->all);
+		free(s->slots);
+		s->nslots = s->all_cap * 2;
+		s->slots = xcalloc(s->nslots, sizeof *s->slots);
+		for (size_t i = 0; i < s->nall; i++)
+			s->slots[slot_of(s, s->all[i]->m.id)] = s->all[i];
+	}
+	it->place = s->nall;
+	s->all[s->nall++] = it;
+	s->slots[slot_of(s, it->m.id)] = it;
+}
+
+struct item *fold_item(struct store *s, const char id[16]) { return s->nslots ? s->slots[slot_of(s, id)] : NULL; }
 
 static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta)
 {
 	Snaptrail__Store__SnapshotInfo *i;
 	struct item *it;
-	char **tags;
 
 	if (fold_item(s, h->id) || (i = snaptrail__store__snapshot_info__unpack(NULL, meta->len, meta->data)) == NULL)
 		return;
@@ -164,116 +322,89 @@ static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const 
 	it->m.memory = i->memory;
 	it->m.size_bytes = h->raw_len;
 	it->m.stored_bytes = h->payload_len;
-	it->m.crc = h->crc;
+	it->m.crc = i->has_payload_crc ? i->payload_crc : h->crc;
 	it->m.compressed = h->flags & RECORD_COMPRESSED;
 	it->m.expires_ns = i->expires_ns;
-	it->m.description = text_of(&i->description, i->has_description);
-	tags = xcalloc(i->n_tags + 1, sizeof *tags);
+	it->m.description = i->description.len ? text_of(&i->description, i->has_description) : no_text;
+	it->described = stamp_of(h, at);
+	it->edited_ns = h->created_ns;
+	it->m.tags = no_tags;
 	for (size_t k = 0; k < i->n_tags; k++)
-		tags[k] = text_of(&i->tags[k], true);
-	set_tags(it, tags, i->n_tags);
+		mark(it, &i->tags[k], true, it->described);
+	if (i->n_tags)
+		show_tags(s, it);
 	snaptrail__store__snapshot_info__free_unpacked(i, NULL);
 	it->session = fold_session(s, h->session_id, true);
-	in_order(it->session, it);
+	in_order(s, it->session, it);
 	count_in(it->session, it);
-	if (s->nall == s->all_cap) {
-		s->all_cap = s->all_cap ? s->all_cap * 2 : 256;
-		s->all = xrealloc(s->all, s->all_cap * sizeof *s->all);
-	}
-	s->all[s->nall++] = it;
-	s->sorted = s->nall == 1 || (s->sorted && memcmp(s->all[s->nall - 2]->m.id, it->m.id, 16) < 0);
+	remember(s, it);
 }
 
-static int by_id(const void *a, const void *b)
+static void take_out(struct store *s, struct item *it)
 {
-	return memcmp((*(struct item *const *)a)->m.id, (*(struct item *const *)b)->m.id, 16);
-}
+	struct run_session *r = it->session;
 
-struct item *fold_item(struct store *s, const char id[16])
-{
-	size_t lo = 0, hi = s->nall;
-
-	if (!s->sorted && s->nall) { /* a few at the end: look there first, sort rarely */
-		for (size_t i = s->nall; i > 0 && i + 64 > s->nall; i--)
-			if (memcmp(s->all[i - 1]->m.id, id, 16) == 0)
-				return s->all[i - 1];
-		qsort(s->all, s->nall, sizeof *s->all, by_id);
-		s->sorted = true;
-	}
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-		int c = memcmp(s->all[mid]->m.id, id, 16);
-
-		if (c == 0)
-			return s->all[mid];
-		if (c < 0)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return NULL;
-}
-
-static void free_tags(struct item *it)
-{
-	for (size_t i = 0; i < it->m.ntags; i++)
-		free((char *)it->m.tags[i]);
-	if (it->m.ntags)
-		free((void *)it->m.tags);
-}
-
-static bool listed(ProtobufCBinaryData *b, size_t n, const char *tag)
-{
-	for (size_t i = 0; i < n; i++)
-		if (b[i].len == strlen(tag) && memcmp(b[i].data, tag, b[i].len) == 0)
-			return true;
-	return false;
-}
-
-static void edit_tags(struct item *it, const Snaptrail__Store__Edit *e)
-{
-	char **tags = xcalloc(it->m.ntags + e->n_add_tags + 1, sizeof *tags);
-	size_t n = 0;
-
-	for (size_t i = 0; i < it->m.ntags; i++)
-		if (!listed(e->remove_tags, e->n_remove_tags, it->m.tags[i]) &&
-		    !listed(e->add_tags, e->n_add_tags, it->m.tags[i]))
-			tags[n++] = xstrdup(it->m.tags[i]);
-	for (size_t i = 0; i < e->n_add_tags; i++)
-		tags[n++] = text_of(&e->add_tags[i], true);
-	free_tags(it);
-	set_tags(it, tags, n);
-}
-
-static void take_out(struct run_session *r, const struct item *it)
-{
-	size_t i = 0;
-
-	while (i < r->count && r->items[i] != it)
-		i++;
-	if (i == r->count)
-		return;
-	memmove(&r->items[i], &r->items[i + 1], (r->count - i - 1) * sizeof *r->items);
-	r->count--;
+	s->merged_stale = true;
 	r->m.snapshots--;
 	r->m.stored_bytes -= it->m.stored_bytes;
+	if (s->bulk) {
+		r->unsettled = true;
+		return;
+	}
+	size_t i = fold_position(it);
+
+	memmove(&r->items[i], &r->items[i + 1], (r->count - i - 1) * sizeof *r->items);
+	r->count--;
 }
 
-static void fold_edit(struct item *it, const struct buf *meta)
+static void edit(struct store *s, struct item *it, const Snaptrail__Store__Edit *e, struct stamp said)
+{
+	for (size_t i = 0; i < e->n_remove_tags; i++)
+		mark(it, &e->remove_tags[i], false, said);
+	for (size_t i = 0; i < e->n_add_tags; i++)
+		mark(it, &e->add_tags[i], true, said);
+	if (e->n_add_tags || e->n_remove_tags)
+		show_tags(s, it);
+	if (e->has_description && later(said, it->described)) {
+		replace(s, &it->m.description, text_of(&e->description, true));
+		it->described = said;
+	}
+	if (said.created_ns > it->edited_ns)
+		it->edited_ns = said.created_ns;
+	if (e->has_deleted && e->deleted) {
+		it->deleted = true;
+		take_out(s, it);
+		tier_memory.drop(s, it);
+	}
+}
+
+static void fold_edit(struct store *s, uint64_t at, const struct record_header *h, const struct buf *meta)
 {
 	Snaptrail__Store__Edit *e = snaptrail__store__edit__unpack(NULL, meta->len, meta->data);
+	struct item *it = fold_item(s, h->id);
 
-	if (e && !it->deleted) {
-		edit_tags(it, e);
-		if (e->has_description)
-			replace(&it->m.description, text_of(&e->description, true));
-		if (e->has_deleted && e->deleted) {
-			it->deleted = true;
-			take_out(it->session, it);
-		}
+	if (e && it == NULL) {
+		s->orphans = xrealloc(s->orphans, (s->norphans + 1) * sizeof *s->orphans);
+		s->orphans[s->norphans] = (struct orphan){ .h = *h, .at = at };
+		buf_put(&s->orphans[s->norphans++].meta, meta->data, meta->len);
 	}
+	if (e && it && !it->deleted)
+		edit(s, it, e, stamp_of(h, at));
 	if (e)
 		snaptrail__store__edit__free_unpacked(e, NULL);
+}
+
+/* A writer whose sync failed writes it once more, elsewhere. */
+static bool known_gap(const struct store *s, const struct record_header *h, const Snaptrail__Store__GapInfo *g)
+{
+	for (size_t i = s->ngaps; i-- > 0;) {
+		const struct gap_meta *m = &s->gaps[i];
+
+		if (m->from_ns == g->from_ns && m->to_ns == g->to_ns && m->lost == g->lost && memcmp(m->session_id, h->session_id, 16) == 0 &&
+		    strlen(m->cause) == g->cause.len && (g->cause.len == 0 || memcmp(m->cause, g->cause.data, g->cause.len) == 0))
+			return true;
+	}
+	return false;
 }
 
 static void fold_gap(struct store *s, const struct record_header *h, const struct buf *meta)
@@ -283,6 +414,10 @@ static void fold_gap(struct store *s, const struct record_header *h, const struc
 
 	if (g == NULL)
 		return;
+	if (known_gap(s, h, g)) {
+		snaptrail__store__gap_info__free_unpacked(g, NULL);
+		return;
+	}
 	s->gaps = xrealloc(s->gaps, (s->ngaps + 1) * sizeof *s->gaps);
 	m = &s->gaps[s->ngaps++];
 	*m = (struct gap_meta){ .from_ns = g->from_ns, .to_ns = g->to_ns, .lost = g->lost, .cause = text_of(&g->cause, g->has_cause) };
@@ -291,40 +426,16 @@ static void fold_gap(struct store *s, const struct record_header *h, const struc
 	snaptrail__store__gap_info__free_unpacked(g, NULL);
 }
 
-static void keep_edit(struct store *s, const struct record_header *h, const struct buf *meta)
+/* Edits that came before their snapshot, in another segment. */
+static void adopt_orphans(struct store *s, const char id[16])
 {
-	if (s->norphans == s->orphans_cap) {
-		s->orphans_cap = s->orphans_cap ? s->orphans_cap * 2 : 16;
-		s->orphans = xrealloc(s->orphans, s->orphans_cap * sizeof *s->orphans);
-	}
-	s->orphans[s->norphans] = (struct orphan){ .h = *h };
-	buf_put(&s->orphans[s->norphans++].meta, meta->data, meta->len);
-}
-
-static int by_created(const void *a, const void *b)
-{
-	const struct orphan *x = a, *y = b;
-
-	return x->h.created_ns < y->h.created_ns ? -1 : x->h.created_ns > y->h.created_ns;
-}
-
-void fold_edits(struct store *s)
-{
-	size_t left = 0;
-
-	if (s->norphans > 1)
-		qsort(s->orphans, s->norphans, sizeof *s->orphans, by_created);
 	for (size_t i = 0; i < s->norphans; i++) {
-		struct item *it = fold_item(s, s->orphans[i].h.id);
-
-		if (it == NULL) {
-			s->orphans[left++] = s->orphans[i];
+		if (memcmp(s->orphans[i].h.id, id, 16))
 			continue;
-		}
-		fold_edit(it, &s->orphans[i].meta);
+		fold_edit(s, s->orphans[i].at, &s->orphans[i].h, &s->orphans[i].meta);
 		buf_done(&s->orphans[i].meta);
+		s->orphans[i--] = s->orphans[--s->norphans];
 	}
-	s->norphans = left;
 }
 
 void fold_record(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta)
@@ -332,24 +443,67 @@ void fold_record(struct store *s, uint32_t segment, uint64_t at, const struct re
 	s->folded++;
 	switch (h->type) {
 	case RECORD_SESSION:
-	case RECORD_SESSION_END: fold_run(s, h, meta); break;
+	case RECORD_SESSION_END: fold_run(s, at, h, meta); break;
 	case RECORD_SNAPSHOT:
 		fold_snapshot(s, segment, at, h, meta);
+		if (s->norphans)
+			adopt_orphans(s, h->id);
 		break;
-	case RECORD_EDIT: keep_edit(s, h, meta); break;
+	case RECORD_EDIT: fold_edit(s, at, h, meta); break;
 	case RECORD_GAP: fold_gap(s, h, meta); break;
 	default: break;
 	}
 }
 
+static void item_free(struct item *it)
+{
+	for (size_t i = 0; i < it->nmarks; i++)
+		free(it->marks[i].tag);
+	free(it->marks);
+	if (it->m.tags != no_tags)
+		free((void *)it->m.tags);
+	if (it->m.description != no_text)
+		free((void *)it->m.description);
+	free(it->kept);
+	free(it);
+}
+
+/* The slots behind it close up, so that a search ends at the first empty one. */
+static void unslot(struct store *s, const struct item *it)
+{
+	size_t mask = s->nslots - 1, i = slot_of(s, it->m.id);
+
+	s->slots[i] = NULL;
+	for (i = (i + 1) & mask; s->slots[i]; i = (i + 1) & mask) {
+		struct item *moved = s->slots[i];
+
+		s->slots[i] = NULL;
+		s->slots[slot_of(s, moved->m.id)] = moved;
+	}
+}
+
+void fold_forget(struct store *s, struct item *it)
+{
+	take_out(s, it);
+	tier_memory.drop(s, it);
+	unslot(s, it);
+	s->all[it->place] = s->all[--s->nall];
+	s->all[it->place]->place = it->place;
+	for (size_t i = 0; i < it->nmarks; i++)
+		discard(s, it->marks[i].tag);
+	discard(s, it->m.tags);
+	discard(s, it->m.description);
+	it->nmarks = 0;
+	it->m.tags = no_tags;
+	it->m.description = no_text;
+	item_free(it);
+}
+
 void fold_free(struct store *s)
 {
-	for (size_t i = 0; i < s->nall; i++) {
-		free_tags(s->all[i]);
-		free((char *)s->all[i]->m.description);
-		free(s->all[i]->kept);
-		free(s->all[i]);
-	}
+	fold_let_go(s);
+	for (size_t i = 0; i < s->nall; i++)
+		item_free(s->all[i]);
 	for (size_t i = 0; i < s->nsessions; i++) {
 		struct run_session *r = s->sessions[i];
 
@@ -366,6 +520,8 @@ void fold_free(struct store *s)
 	for (size_t i = 0; i < s->norphans; i++)
 		buf_done(&s->orphans[i].meta);
 	free(s->orphans);
+	free(s->slots);
+	free(s->merged);
 	free(s->all);
 	free(s->sessions);
 	free(s->gaps);

@@ -1,8 +1,10 @@
 /* The index file: what a scan of the segments would read of them, in one
  * mapped piece.  It names how far it covers each segment; what lies beyond is
- * scanned.  Anything wrong with it, and it is as if it were not there. */
+ * scanned.  Anything wrong with it, and it is as if it were not there.  Used
+ * under the store's lock, or before anyone else knows the store. */
 #include "store/internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,7 +17,7 @@
 
 #define INDEX_MAGIC "SNAPIDX1"
 #define INDEX_VERSION 1u
-#define INDEX_WORTH 256u /* records that make it worth writing anew */
+#define INDEX_WORTH 256u /* new records that make it worth writing anew, and a sixteenth of all */
 
 struct index_header {
 	char magic[8];
@@ -48,30 +50,56 @@ static bool segments_match(struct store *s, const struct index_segment *seg, siz
 		memcpy(name, seg[i].name, 16);
 		name[16] = 0;
 		s->segments = xrealloc(s->segments, (s->nsegments + 1) * sizeof *s->segments);
-		if (segment_open(&s->segments[s->nsegments], s->segments_path, name) < 0)
+		if (strspn(name, "0123456789abcdef") != 16)
 			return false;
+		if (segment_open(&s->segments[s->nsegments], s->segments_path, name) < 0) {
+			segment_close(&s->segments[s->nsegments]);
+			return false;
+		}
 		s->segments[s->nsegments].size = seg[i].covered;
 		s->nsegments++;
-		if (segment_file_bytes(&s->segments[s->nsegments - 1]) < seg[i].covered)
+		segment_rest(&s->segments[s->nsegments - 1]);
+		if (segment_file_bytes(&s->segments[s->nsegments - 1]) < seg[i].covered || seg[i].covered % 8)
 			return false;
 	}
 	return true;
 }
 
-static void replay(struct store *s, const struct index_header *h)
+/* The next record of the file, or NULL at its end or where it lies. */
+static const struct index_record *next_record(const struct store *s, const uint8_t **p, const uint8_t *end)
+{
+	const struct index_record *r = (const struct index_record *)*p;
+	size_t left = (size_t)(end - *p);
+	const struct segment *seg;
+
+	if (left < sizeof *r || r->meta_len > RECORD_META_MAX || ((r->meta_len + 7) & ~7u) > left - sizeof *r ||
+	    r->segment >= s->nsegments || r->meta_len != r->h.meta_len)
+		return NULL;
+	seg = &s->segments[r->segment];
+	if (r->at < SEGMENT_HEADER_BYTES || r->at % 8 || r->at > seg->size || !segment_sane(seg, &r->h, seg->size - r->at))
+		return NULL;
+	*p += sizeof *r + ((r->meta_len + 7) & ~7u);
+	return r;
+}
+
+/* All of it is looked at before any of it is believed. */
+static bool replay(struct store *s, const struct index_header *h)
 {
 	const uint8_t *p = (const uint8_t *)(h + 1) + h->segments * sizeof(struct index_segment);
 	const uint8_t *end = (const uint8_t *)(h + 1) + h->bytes;
 
-	for (uint64_t i = 0; i < h->records && (size_t)(end - p) >= sizeof(struct index_record); i++) {
-		const struct index_record *r = (const struct index_record *)p;
+	const uint8_t *q = p;
+
+	for (uint64_t i = 0; i < h->records; i++)
+		if (next_record(s, &q, end) == NULL)
+			return false;
+	for (uint64_t i = 0; q == end && i < h->records; i++) {
+		const struct index_record *r = next_record(s, &p, end);
 		struct buf meta = { .data = (uint8_t *)(r + 1), .len = r->meta_len, .cap = r->meta_len };
 
-		if (r->meta_len > (size_t)(end - p) - sizeof *r || r->segment >= s->nsegments)
-			return;
 		fold_record(s, r->segment, r->at, &r->h, &meta);
-		p += sizeof *r + ((r->meta_len + 7) & ~7u);
 	}
+	return q == end;
 }
 
 void index_load(struct store *s)
@@ -89,24 +117,30 @@ void index_load(struct store *s)
 	if (index_sound(p, (size_t)st.st_size)) {
 		const struct index_header *h = p;
 
-		if (segments_match(s, (const struct index_segment *)(h + 1), h->segments)) {
-			replay(s, h);
-		} else {
+		if (!segments_match(s, (const struct index_segment *)(h + 1), h->segments) || !replay(s, h))
 			while (s->nsegments)
 				segment_close(&s->segments[--s->nsegments]);
-		}
 	}
 	munmap(p, (size_t)st.st_size);
 	s->folded = 0;
 }
 
+/* A segment with damage is left out: scanned each time, it is told each time. */
+static bool indexed(const struct segment *seg) { return seg->damaged == 0; }
+
 static void put_records(struct store *s, struct buf *out, uint64_t *ret_records)
 {
 	_cleanup_buf_ struct buf meta = BUF_INIT;
 
-	for (uint32_t k = 0; k < s->nsegments; k++) {
+	for (uint32_t k = 0, number = 0; k < s->nsegments; k++) {
 		uint64_t at = SEGMENT_HEADER_BYTES;
-		struct index_record r = { .segment = k };
+		struct index_record r = { .segment = number };
+
+		if (!indexed(&s->segments[k]))
+			continue;
+		number++;
+		if (segment_use(&s->segments[k]) < 0)
+			continue;
 
 		while (at < s->segments[k].size && segment_read(&s->segments[k], at, &r.h, &meta) > 0) {
 			r.at = at;
@@ -117,6 +151,7 @@ static void put_records(struct store *s, struct buf *out, uint64_t *ret_records)
 			++*ret_records;
 			at += record_extent_bytes(&r.h);
 		}
+		segment_rest(&s->segments[k]);
 	}
 }
 
@@ -124,24 +159,25 @@ static void put_records(struct store *s, struct buf *out, uint64_t *ret_records)
 void index_save(struct store *s)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct index_header h = { .magic = INDEX_MAGIC, .version = INDEX_VERSION, .segments = s->nsegments };
-	char temp[4500];
+	struct index_header h = { .magic = INDEX_MAGIC, .version = INDEX_VERSION };
+	_cleanup_free_ char *temp = NULL;
 	int fd, r;
 
-	if (s->folded < INDEX_WORTH)
+	if (s->folded < INDEX_WORTH || s->folded < s->nall / 16)
 		return;
 	for (size_t i = 0; i < s->nsegments; i++) {
 		struct index_segment seg = { .covered = s->segments[i].size };
 
-		if (s->segments[i].damaged || s->segments[i].torn)
-			return; /* scanned each time, so that it is told each time */
+		if (!indexed(&s->segments[i]))
+			continue;
+		h.segments++;
 		memcpy(seg.name, s->segments[i].name, 16);
 		buf_put(&b, &seg, sizeof seg);
 	}
 	put_records(s, &b, &h.records);
 	h.bytes = b.len;
 	h.crc = crc32c(0, b.data, b.len);
-	snprintf(temp, sizeof temp, "%s.%d", s->index_path, (int)getpid());
+	temp = xasprintf("%s.%d", s->index_path, (int)getpid());
 	fd = io->open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return;
@@ -150,5 +186,126 @@ void index_save(struct store *s)
 		r = io_pwrite_all(fd, b.data, b.len, sizeof h);
 	close(fd);
 	if (r < 0 || io->rename(temp, s->index_path) < 0)
-		unlink(temp);
+		io->unlink(temp);
+}
+
+/* ---- what no index covers ---- */
+
+#define CHECKED_BYTES 65536u /* smaller records are checked whole when they are scanned */
+
+/* Whether another record, or the end, stands where this one's lengths say. */
+static bool followed(const struct segment *seg, uint64_t at, uint64_t end)
+{
+	uint32_t magic = 0;
+
+	return at == end || (at + sizeof magic <= end && io_pread_all(seg->fd, &magic, sizeof magic, at) == 0 && magic == RECORD_MAGIC);
+}
+
+/* Reads the next record: 1 when it is to be folded.  A snapshot in its place
+ * is, even a damaged one: it stays listed, and loading it says what is wrong.
+ * Anything else must be sound to be believed; so must lengths that lead
+ * nowhere, or one flipped bit would hide all that follows. */
+static int scan_one(const struct segment *seg, uint64_t end, struct record_header *h, struct buf *meta, bool *ret_damaged)
+{
+	bool listed;
+	int r = segment_read(seg, seg->size, h, meta);
+
+	*ret_damaged = false;
+	if (r <= 0)
+		return r;
+	listed = h->type == RECORD_SNAPSHOT && followed(seg, seg->size + record_extent_bytes(h), end);
+	if (listed && record_extent_bytes(h) > CHECKED_BYTES)
+		return 1;
+	*ret_damaged = !segment_sound(seg, seg->size, h);
+	return listed || !*ret_damaged ? 1 : -EBADMSG;
+}
+
+/* What was appended to a segment since it was last looked at. */
+void index_scan(struct store *s, uint32_t k)
+{
+	struct segment *seg = &s->segments[k];
+	_cleanup_buf_ struct buf meta = BUF_INIT;
+	struct record_header h;
+	uint64_t end = segment_file_bytes(seg);
+	bool damaged;
+	int r;
+
+	if (seg->size >= end || segment_use(seg) < 0)
+		return;
+	while (seg->size < end && (r = scan_one(seg, end, &h, &meta, &damaged)) != 0) {
+		if (r == -EBADMSG) {
+			uint64_t next = segment_resync(seg, seg->size, end);
+
+			if (next == end)
+				break; /* a torn tail, or one that is being written */
+			if (scan_one(seg, end, &h, &meta, &damaged) == 1)
+				continue; /* its writer finished it just now */
+			seg->damaged++;
+			seg->size = next;
+			continue;
+		}
+		if (r < 0)
+			break;
+		seg->damaged += damaged;
+		fold_record(s, k, seg->size, &h, &meta);
+		seg->size += record_extent_bytes(&h);
+	}
+	seg->torn = end > seg->size ? end - seg->size : 0;
+	segment_rest(seg);
+}
+
+static int by_created(const void *a, const void *b)
+{
+	const struct segment *x = a, *y = b;
+
+	return x->created_ns < y->created_ns ? -1 : x->created_ns > y->created_ns;
+}
+
+static bool open_already(const struct store *s, const char *name)
+{
+	for (size_t i = 0; i < s->nsegments; i++)
+		if (strncmp(s->segments[i].name, name, 16) == 0)
+			return true;
+	return false;
+}
+
+bool index_segment_name(const char *name)
+{
+	return strspn(name, "0123456789abcdef") == 16 && strcmp(name + 16, ".seg") == 0;
+}
+
+/* New segments, in the order in which they were begun.  A damaged one is set
+ * aside and counted, one that has no header yet is for the next look. */
+int index_find_segments(struct store *s)
+{
+	size_t known = s->nsegments;
+	DIR *d = opendir(s->segments_path);
+	struct dirent *e;
+	int worst = 0;
+
+	s->damaged = 0;
+	while (d && (e = readdir(d))) {
+		struct segment *seg;
+		int r;
+
+		if (!index_segment_name(e->d_name) || open_already(s, e->d_name))
+			continue;
+		s->segments = xrealloc(s->segments, (s->nsegments + 1) * sizeof *s->segments);
+		seg = &s->segments[s->nsegments];
+		r = segment_open(seg, s->segments_path, e->d_name);
+		if (r == 0) {
+			segment_rest(seg);
+			s->nsegments++;
+			continue;
+		}
+		segment_close(seg);
+		s->damaged += r == -EBADMSG || r == -EACCES;
+		if (r != -EBADMSG && r != -EACCES && r != -EAGAIN && r != -ENOENT)
+			worst = r;
+	}
+	if (d)
+		closedir(d);
+	if (s->nsegments > known)
+		qsort(s->segments + known, s->nsegments - known, sizeof *s->segments, by_created);
+	return worst;
 }

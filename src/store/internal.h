@@ -10,12 +10,27 @@
 
 struct item;
 
+/* When something was said, by whom: what the fold goes by, because segments
+ * are read in no order.  The later one wins, for each tag and text by itself. */
+struct stamp {
+	uint64_t created_ns, file_id, at;
+};
+
+struct tag_mark {
+	char *tag;
+	struct stamp said;
+	bool on;
+};
+
 struct run_session {
 	struct session_meta m;      /* strings owned */
 	struct item **items;        /* by (time_ns, seq) */
 	size_t count, cap;
+	bool unsettled;             /* out of order, or with deleted ones, until settled */
 	uint64_t next_seq;
-	uint64_t begun_ns, over_ns; /* when the last begin and end record were written */
+	struct stamp begun, ended;  /* the latest of each */
+	uint64_t end_ns;
+	int64_t end_status;
 };
 
 struct item {
@@ -25,6 +40,11 @@ struct item {
 	uint32_t segment;           /* index, UINT32_MAX: in memory alone */
 	uint64_t at;
 	bool deleted;
+	size_t place;               /* in store.all */
+	struct tag_mark *marks;     /* every tag that was ever put on or taken off */
+	size_t nmarks;
+	struct stamp described;
+	uint64_t edited_ns;         /* the newest record about it */
 	/* the memory tier's */
 	struct item *older, *newer;
 	uint8_t *kept;
@@ -40,10 +60,10 @@ struct tier_ops {
 };
 extern const struct tier_ops tier_memory, tier_disk;
 
-/* An edit that is not folded yet, because others may have been made before
- * it or because the snapshot it names was not read. */
+/* An edit that was read before the snapshot it names. */
 struct orphan {
 	struct record_header h;
+	uint64_t at;
 	struct buf meta;
 };
 
@@ -57,13 +77,21 @@ struct store {
 	uint32_t mine;              /* index of the segment that is written, UINT32_MAX none */
 	struct run_session **sessions;
 	size_t nsessions;
-	struct item **all;          /* every item, sorted by id when `sorted` */
+	struct run_session *recent; /* the one that was asked for last */
+	struct item **all;          /* every item */
 	size_t nall, all_cap;
-	bool sorted;
+	struct item **slots;        /* by id: open addressing, a power of two */
+	size_t nslots;
+	struct item **merged;       /* of all sessions by time, made when asked for */
+	size_t nmerged;
+	bool merged_stale;
+	bool bulk;                  /* many records come: sessions are sorted once, at the end */
+	void **discarded;           /* strings that callers may still hold */
+	size_t ndiscarded;
 	struct gap_meta *gaps;
 	size_t ngaps;
 	struct orphan *orphans;
-	size_t norphans, orphans_cap;
+	size_t norphans;
 	uint64_t folded;            /* records since the index was read */
 	const struct tier_ops *tiers[3]; /* from near to far */
 	struct item *oldest, *newest;    /* the memory tier's order of use */
@@ -73,14 +101,27 @@ struct store {
 /* One record into the fold. */
 void fold_record(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta);
 struct item *fold_item(struct store *s, const char id[16]);
-/* Edits wait, as segments are read one after the other, until this applies
- * them in the order in which they were made. */
-void fold_edits(struct store *s);
 void fold_free(struct store *s);
 struct run_session *fold_session(struct store *s, const char id[16], bool create);
+/* Ends s->bulk. */
+void fold_settle(struct store *s);
+/* Frees what was replaced: callers' strings end here. */
+void fold_let_go(struct store *s);
+/* As if it had never been: for a store in memory that is over its budget. */
+void fold_forget(struct store *s, struct item *it);
+/* Where it stands in its session. */
+size_t fold_position(const struct item *it);
+/* Of all sessions, in order of (time_ns, seq). */
+struct item **fold_merged(struct store *s, size_t *ret_n);
 
 /* The index file: every record's header and meta without its payload. */
 void index_load(struct store *s);
 void index_save(struct store *s);
+/* What was appended to a segment since it was last looked at. */
+void index_scan(struct store *s, uint32_t segment);
+/* Opens the segments that were not there before; a damaged one is set aside
+ * and counted, one just begun is for next time. */
+int index_find_segments(struct store *s);
+bool index_segment_name(const char *name);
 
 #endif

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -39,11 +40,15 @@ int segment_create(struct segment *s, const char *folder)
 	if (getrandom(&s->file_id, sizeof s->file_id, 0) != sizeof s->file_id)
 		return fail(-errno, "getrandom: %s", strerror(errno));
 	snprintf(s->name, sizeof s->name, "%016llx", (unsigned long long)s->file_id);
-	snprintf(s->path, sizeof s->path, "%s/%s.seg", folder, s->name);
+	s->path = xasprintf("%s/%s.seg", folder, s->name);
 	s->fd = io->open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (s->fd < 0)
-		return fail(-errno, "%s: %s", s->path, strerror(errno));
-	flock(s->fd, LOCK_EX); /* a verifier may hold it for a moment */
+	if (s->fd < 0) {
+		r = fail(-errno, "%s: %s", s->path, strerror(errno));
+		segment_close(s);
+		return r;
+	}
+	while (flock(s->fd, LOCK_EX) < 0 && errno == EINTR)
+		; /* a reader that asks whether we write holds it for an instant */
 	clock_gettime(CLOCK_REALTIME, &now);
 	memcpy(h.magic, SEGMENT_MAGIC, 8);
 	h.file_id = s->file_id;
@@ -52,9 +57,10 @@ int segment_create(struct segment *s, const char *folder)
 	h.crc = header_crc(h);
 	r = io_pwrite_all(s->fd, &h, sizeof h, 0);
 	if (r < 0) {
-		unlink(s->path);
+		io->unlink(s->path);
+		fail(r, "%s: %s", s->path, strerror(-r));
 		segment_close(s);
-		return fail(r, "%s: %s", s->path, strerror(-r));
+		return r;
 	}
 	s->size = SEGMENT_HEADER_BYTES;
 	return 0;
@@ -67,21 +73,24 @@ int segment_open(struct segment *s, const char *folder, const char *name)
 
 	*s = (struct segment){ .fd = -1 };
 	snprintf(s->name, sizeof s->name, "%.16s", name);
-	snprintf(s->path, sizeof s->path, "%s/%s.seg", folder, s->name);
-	s->fd = io->open(s->path, O_RDONLY | O_CLOEXEC, 0);
-	if (s->fd < 0)
-		return fail(-errno, "%s: %s", s->path, strerror(errno));
+	s->path = xasprintf("%s/%s.seg", folder, s->name);
+	r = segment_use(s);
+	if (r < 0) {
+		segment_close(s);
+		return r;
+	}
+	if (segment_file_bytes(s) < sizeof h)
+		return -EAGAIN;
 	r = io_pread_all(s->fd, &h, sizeof h, 0);
 	if (r == 0 && (memcmp(h.magic, SEGMENT_MAGIC, 8) || h.crc != header_crc(h)))
 		r = -EBADMSG;
 	if (r == 0 && h.version > SEGMENT_VERSION)
 		r = -EPROTO;
 	if (r < 0) {
-		char path[sizeof s->path];
-
-		memcpy(path, s->path, sizeof path);
+		fail(r, "%s: %s", s->path, r == -EPROTO ? "written by a newer snaptrail" :
+		     r == -EBADMSG ? "not a segment, or damaged at 0" : strerror(-r));
 		segment_close(s);
-		return fail(r, "%s: %s", path, r == -EPROTO ? "written by a newer snaptrail" : "not a segment, or damaged at 0");
+		return r;
 	}
 	s->file_id = h.file_id;
 	s->created_ns = h.created_ns;
@@ -94,13 +103,30 @@ void segment_close(struct segment *s)
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
+	free(s->path);
+	s->path = NULL;
+}
+
+int segment_use(struct segment *s)
+{
+	if (s->fd < 0)
+		s->fd = io->open(s->path, O_RDONLY | O_CLOEXEC, 0);
+	return s->fd < 0 ? fail(-errno, "%s: %s", s->path, strerror(errno)) : 0;
+}
+
+void segment_rest(struct segment *s)
+{
+	if (s->mine || s->fd < 0)
+		return;
+	close(s->fd);
+	s->fd = -1;
 }
 
 uint64_t segment_file_bytes(const struct segment *s)
 {
 	struct stat st;
 
-	return fstat(s->fd, &st) < 0 ? 0 : (uint64_t)st.st_size;
+	return (s->fd < 0 ? stat(s->path, &st) : fstat(s->fd, &st)) < 0 ? 0 : (uint64_t)st.st_size;
 }
 
 bool segment_is_written(const struct segment *s)
@@ -154,22 +180,29 @@ int segment_append(struct segment *s, struct record_header *h, const void *meta,
 	return 0;
 }
 
-int segment_sync(struct segment *s, bool folder)
+int segment_sync(struct segment *s)
 {
-	char path[4400];
+	_cleanup_free_ char *folder = NULL;
+	int r;
 
 	if (io->fdatasync(s->fd) < 0) {
 		s->failed = true; /* what the page cache holds of it is unknown now */
 		return fail(-errno, "%s: fdatasync: %s", s->path, strerror(errno));
 	}
-	if (!folder)
+	if (s->named)
 		return 0;
-	snprintf(path, sizeof path, "%s", s->path);
-	*strrchr(path, '/') = 0;
-	return io_sync_folder(path);
+	folder = xstrdup(s->path);
+	*strrchr(folder, '/') = 0;
+	r = io_sync_folder(folder);
+	if (r < 0) {
+		s->failed = true;
+		return fail(r, "%s: fsync: %s", folder, strerror(-r));
+	}
+	s->named = true;
+	return 0;
 }
 
-static bool header_sane(const struct segment *s, const struct record_header *h, uint64_t left)
+bool segment_sane(const struct segment *s, const struct record_header *h, uint64_t left)
 {
 	return h->magic == RECORD_MAGIC && h->file_id == s->file_id && h->meta_len <= RECORD_META_MAX &&
 	       h->payload_len <= left && h->meta_len <= left && record_extent_bytes(h) <= left && h->type >= RECORD_SESSION &&
@@ -186,7 +219,7 @@ int segment_read(const struct segment *s, uint64_t at, struct record_header *h, 
 	r = io_pread_all(s->fd, h, sizeof *h, at);
 	if (r < 0)
 		return r;
-	if (!header_sane(s, h, end - at))
+	if (!segment_sane(s, h, end - at))
 		return -EBADMSG;
 	buf_reset(meta);
 	r = io_pread_all(s->fd, buf_room(meta, h->meta_len), h->meta_len, at + RECORD_HEADER_BYTES);
@@ -217,21 +250,97 @@ int segment_payload(const struct segment *s, uint64_t at, const struct record_he
 	return 0;
 }
 
-uint64_t segment_resync(const struct segment *s, uint64_t at, uint64_t end)
+bool segment_sound(const struct segment *s, uint64_t at, const struct record_header *h)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	size_t n = record_extent_bytes(h) - RECORD_HEADER_BYTES, used = h->meta_len + h->payload_len;
+
+	if (io_pread_all(s->fd, buf_room(&b, n + 1), n, at + RECORD_HEADER_BYTES) < 0)
+		return false;
+	for (size_t i = used; i < n; i++)
+		if (b.data[i])
+			return false;
+	return record_crc(*h, b.data, b.data + h->meta_len) == h->crc;
+}
+
+static bool record_stands(const struct segment *s, uint64_t at, uint64_t end)
 {
 	struct record_header h;
-	_cleanup_buf_ struct buf payload = BUF_INIT;
 
-	for (at += 8; at + RECORD_HEADER_BYTES <= end; at += 8) {
-		uint32_t magic;
+	return end - at >= sizeof h && io_pread_all(s->fd, &h, sizeof h, at) == 0 && segment_sane(s, &h, end - at) &&
+	       segment_sound(s, at, &h);
+}
 
-		if (io_pread_all(s->fd, &magic, 4, at) < 0)
+uint64_t segment_resync(const struct segment *s, uint64_t at, uint64_t end)
+{
+	static const uint32_t magic = RECORD_MAGIC;
+	_cleanup_free_ uint8_t *window = xmalloc(65536);
+
+	for (at += 8; at + RECORD_HEADER_BYTES <= end;) {
+		size_t n = end - at < 65536 ? (size_t)(end - at) & ~7ul : 65536;
+
+		if (io_pread_all(s->fd, window, n, at) < 0)
 			break;
-		if (magic != RECORD_MAGIC || io_pread_all(s->fd, &h, sizeof h, at) < 0 || !header_sane(s, &h, end - at))
-			continue;
-		buf_reset(&payload);
-		if (segment_payload(s, at, &h, &payload, true) == 0)
-			return at;
+		for (size_t i = 0; i < n; i += 8)
+			if (memcmp(window + i, &magic, 4) == 0 && record_stands(s, at + i, end))
+				return at + i;
+		at += n;
 	}
 	return end;
+}
+
+/* ---- verifying ---- */
+
+void segment_finding(struct segment_verify *v, bool torn, const struct segment *seg, uint64_t at, const char *what)
+{
+	*(torn ? &v->torn : &v->damaged) = true;
+	if (v->found)
+		v->found(v->arg, torn ? "torn" : "damaged", seg->path, at, what);
+}
+
+/* Behind the last whole record: nothing but what a killed writer can leave,
+ * which is a body whose header was never written. */
+static bool tail_is_torn(const struct segment *seg, uint64_t at, uint64_t end)
+{
+	char header[RECORD_HEADER_BYTES] = { 0 };
+	struct record_header h;
+	size_t n = end - at < sizeof header ? (size_t)(end - at) : sizeof header;
+
+	if (pread(seg->fd, header, n, (off_t)at) != (ssize_t)n)
+		return false;
+	memcpy(&h, header, sizeof h);
+	if (n == sizeof header && h.magic == RECORD_MAGIC && h.file_id == seg->file_id && h.meta_len <= RECORD_META_MAX &&
+	    h.payload_len < 1ull << 40 && at + record_extent_bytes(&h) > end)
+		return true; /* the file was cut short */
+	for (size_t i = 0; i < n; i++)
+		if (header[i])
+			return n < sizeof header;
+	return true;
+}
+
+void segment_verify(struct segment_verify *v, const struct segment *seg)
+{
+	_cleanup_buf_ struct buf meta = BUF_INIT;
+	bool growing = segment_is_written(seg); /* asked first: its size may change until it ends */
+	uint64_t at = SEGMENT_HEADER_BYTES, end = segment_file_bytes(seg);
+	struct record_header h;
+	int r;
+
+	while (at < end) {
+		r = segment_read(seg, at, &h, &meta);
+		if (r == 1 && segment_sound(seg, at, &h)) {
+			v->records++;
+			at += record_extent_bytes(&h);
+			continue;
+		}
+		uint64_t next = segment_resync(seg, at, end);
+
+		if (next == end && r != 1 && (growing || tail_is_torn(seg, at, end))) {
+			if (!growing)
+				segment_finding(v, true, seg, at, "a record that was never finished");
+			return;
+		}
+		segment_finding(v, false, seg, at, r == 1 ? "checksum does not match" : "no record where one should be");
+		at = next;
+	}
 }

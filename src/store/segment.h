@@ -42,35 +42,56 @@ static inline uint64_t record_extent_bytes(const struct record_header *h)
 }
 
 struct segment {
-	char path[4400];
+	char *path;
 	char name[20];             /* 16 hex digits */
 	uint64_t file_id, created_ns;
-	int fd;
+	int fd;                    /* -1 while a segment of others rests */
 	uint64_t size;             /* whole records end here */
 	bool mine;                 /* this process appends to it */
 	bool failed;               /* an fsync failed: never appended to again */
+	bool named;                /* the folder was synced since it was made */
 	uint64_t torn, damaged;    /* bytes behind the last whole record; damaged places met */
 };
 
 /* Makes a new segment for writing, locked. */
 int segment_create(struct segment *s, const char *folder);
-/* Opens one for reading; its header is checked. */
+/* Opens one for reading; its header is checked.  -EAGAIN: it has none yet, and
+ * is left open so that segment_is_written() tells begun from torn. */
 int segment_open(struct segment *s, const char *folder, const char *name);
 void segment_close(struct segment *s);
+/* A store has more segments than a process has descriptors: those of others
+ * are opened for each use and rest in between. */
+int segment_use(struct segment *s);
+void segment_rest(struct segment *s);
 
 /* Appends; fills h->crc and file_id.  On failure the file is as before. */
 int segment_append(struct segment *s, struct record_header *h, const void *meta, const void *payload, uint64_t *ret_at);
-int segment_sync(struct segment *s, bool folder);
+/* fdatasync, and once a segment the fsync of its folder. */
+int segment_sync(struct segment *s);
 
 /* Header and meta of the record at `at`; 1 read, 0 at the end of what is
  * whole, -EBADMSG when no record stands there.  Does not read the payload. */
 int segment_read(const struct segment *s, uint64_t at, struct record_header *h, struct buf *meta);
 /* The payload, appended; with `check` its checksum is compared. */
 int segment_payload(const struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check);
+/* Whether a header could stand at `at` with `left` bytes of file behind. */
+bool segment_sane(const struct segment *s, const struct record_header *h, uint64_t left);
+/* The whole record's checksum, at the cost of reading it. */
+bool segment_sound(const struct segment *s, uint64_t at, const struct record_header *h);
 /* Whether another process has it locked, that is still writes it. */
 bool segment_is_written(const struct segment *s);
 /* Where a sound record begins behind `at`, or the file's end. */
 uint64_t segment_resync(const struct segment *s, uint64_t at, uint64_t end);
 uint64_t segment_file_bytes(const struct segment *s);
+
+struct segment_verify {
+	void (*found)(void *arg, const char *kind, const char *file, uint64_t offset, const char *what);
+	void *arg;
+	uint64_t records;          /* sound ones so far */
+	bool torn, damaged;
+};
+void segment_finding(struct segment_verify *v, bool torn, const struct segment *seg, uint64_t at, const char *what);
+/* Checks every record.  What a living writer has not finished is no finding. */
+void segment_verify(struct segment_verify *v, const struct segment *seg);
 
 #endif

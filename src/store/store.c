@@ -14,7 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
 #include "base/err.h"
+#include "base/io.h"
 #include "proto/store.pb-c.h"
 #include "store/codec.h"
 #include "store/internal.h"
@@ -49,98 +51,52 @@ static uint64_t wall_ns(void)
 
 /* ---- opening ---- */
 
-/* What was appended to a segment since it was last looked at. */
-static void scan(struct store *s, uint32_t k)
-{
-	struct segment *seg = &s->segments[k];
-	_cleanup_buf_ struct buf meta = BUF_INIT;
-	struct record_header h;
-	uint64_t end = segment_file_bytes(seg);
-	int r;
-
-	while (seg->size < end && (r = segment_read(seg, seg->size, &h, &meta)) != 0) {
-		if (r < 0) {
-			uint64_t next = segment_resync(seg, seg->size, end);
-
-			if (next == end)
-				break; /* a torn tail, or one that is being written */
-			seg->damaged++;
-			seg->size = next;
-			continue;
-		}
-		fold_record(s, k, seg->size, &h, &meta);
-		seg->size += record_extent_bytes(&h);
-	}
-	seg->torn = end > seg->size ? end - seg->size : 0;
-}
-
-static int by_created(const void *a, const void *b)
-{
-	const struct segment *x = a, *y = b;
-
-	return x->created_ns < y->created_ns ? -1 : x->created_ns > y->created_ns;
-}
-
-static bool open_already(const struct store *s, const char *name)
-{
-	for (size_t i = 0; i < s->nsegments; i++)
-		if (strncmp(s->segments[i].name, name, 16) == 0)
-			return true;
-	return false;
-}
-
-/* New segments, in the order in which they were begun: edits and ends mean
- * what came before them. */
-static void find_segments(struct store *s)
-{
-	size_t known = s->nsegments;
-	struct dirent *e;
-	DIR *d = opendir(s->segments_path);
-
-	s->damaged = 0;
-	while (d && (e = readdir(d))) {
-		if (strlen(e->d_name) != 20 || strcmp(e->d_name + 16, ".seg") || open_already(s, e->d_name))
-			continue;
-		s->segments = xrealloc(s->segments, (s->nsegments + 1) * sizeof *s->segments);
-		if (segment_open(&s->segments[s->nsegments], s->segments_path, e->d_name) == 0)
-			s->nsegments++;
-		else
-			s->damaged++;
-	}
-	if (d)
-		closedir(d);
-	if (s->nsegments > known)
-		qsort(s->segments + known, s->nsegments - known, sizeof *s->segments, by_created);
-}
-
 int store_refresh(struct store *s)
 {
+	int r;
+
 	if (s->in_memory)
 		return 0;
 	pthread_mutex_lock(&s->lock);
-	find_segments(s);
+	fold_let_go(s);
+	s->bulk = true;
+	r = index_find_segments(s);
 	for (uint32_t k = 0; k < s->nsegments; k++)
 		if (k != s->mine)
-			scan(s, k);
-	fold_edits(s);
+			index_scan(s, k);
+	fold_settle(s);
 	pthread_mutex_unlock(&s->lock);
-	return 0;
+	return r;
 }
 
-static int make_folder(const char *path)
+/* A new folder's name is made durable when anything is to be. */
+static int make_one(const struct store *s, const char *path)
 {
-	char part[4400];
+	_cleanup_free_ char *above = NULL;
+	char *slash;
 
-	snprintf(part, sizeof part, "%s", path);
-	for (char *p = part + 1; *p; p++) {
-		if (*p != '/')
-			continue;
+	if (io->mkdir(path, 0700) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	if (s->o.fsync == STORE_FSYNC_NEVER)
+		return 0;
+	above = xstrdup(path);
+	slash = strrchr(above, '/');
+	if (slash)
+		slash[slash == above] = 0;
+	return io_sync_folder(slash ? above : ".");
+}
+
+static int make_folder(const struct store *s, const char *path)
+{
+	_cleanup_free_ char *part = xstrdup(path);
+	int r = 0;
+
+	for (char *p = strchr(part + 1, '/'); p && r == 0; p = strchr(p + 1, '/')) {
 		*p = 0;
-		if (mkdir(part, 0700) < 0 && errno != EEXIST)
-			return -errno;
+		r = make_one(s, part);
 		*p = '/';
 	}
-	return mkdir(part, 0700) < 0 && errno != EEXIST ? -errno : 0;
+	return r == 0 ? make_one(s, part) : r;
 }
 
 static int open_folder(struct store *s, const char *path)
@@ -154,14 +110,15 @@ static int open_folder(struct store *s, const char *path)
 	if (s->o.create && !s->o.read_only) {
 		_cleanup_free_ char *index = xasprintf("%s/index", path);
 
-		r = make_folder(s->segments_path);
+		r = make_folder(s, s->segments_path);
 		if (r == 0)
-			r = make_folder(index);
+			r = make_folder(s, index);
 		if (r < 0)
 			return fail(r, "%s: %s", path, strerror(-r));
 	}
 	if (stat(s->segments_path, &st) < 0)
 		return fail(-errno, "%s: %s", path, errno == ENOENT ? "no store here" : strerror(errno));
+	s->bulk = true;
 	index_load(s);
 	return store_refresh(s);
 }
@@ -173,7 +130,6 @@ int store_open(const char *path, const struct store_options *o, struct store **r
 
 	s->o = *o;
 	s->mine = NO_SEGMENT;
-	s->sorted = true;
 	s->in_memory = path == NULL || o->type == STORE_MEMORY || !o->persist;
 	pthread_mutex_init(&s->lock, NULL);
 	if (o->type != STORE_DISK || s->in_memory)
@@ -218,8 +174,20 @@ static int my_segment(struct store *s)
 
 	if (s->o.read_only)
 		return fail(-EROFS, "%s: opened for reading", s->path);
-	if (s->mine != NO_SEGMENT && !s->segments[s->mine].failed && s->segments[s->mine].size < SEGMENT_MAX_BYTES)
-		return 0;
+	if (s->mine != NO_SEGMENT) {
+		struct segment *old = &s->segments[s->mine];
+
+		if (!old->failed && old->size < SEGMENT_MAX_BYTES)
+			return 0;
+		if (!old->failed && s->o.fsync != STORE_FSYNC_NEVER) {
+			r = segment_sync(old); /* it may end in records that nobody waited for */
+			if (r < 0)
+				return r;
+		}
+		old->mine = false;
+		s->mine = NO_SEGMENT;
+		segment_rest(old);
+	}
 	r = segment_create(&fresh, s->segments_path);
 	if (r < 0)
 		return r;
@@ -232,30 +200,28 @@ static int my_segment(struct store *s)
 /* Writes a record and folds it in.  Under the lock. */
 static int put_record(struct store *s, struct record_header *h, const struct buf *meta, const void *payload, bool sync)
 {
-	uint64_t at = 0;
-	bool first;
+	uint64_t at = 0, now = wall_ns();
 	int r;
 
-	h->created_ns = wall_ns();
+	if (meta->len > RECORD_META_MAX)
+		return fail(-EINVAL, "%zu bytes of tags and texts are more than a record takes", meta->len);
+	h->created_ns = now > h->created_ns ? now : h->created_ns; /* never before what it follows */
 	h->meta_len = (uint32_t)meta->len;
 	if (s->in_memory) {
 		fold_record(s, NO_SEGMENT, 0, h, meta);
-		fold_edits(s);
 		return 0;
 	}
 	r = my_segment(s);
 	if (r < 0)
 		return r;
-	first = s->segments[s->mine].size == SEGMENT_HEADER_BYTES;
 	r = segment_append(&s->segments[s->mine], h, meta->data, payload, &at);
 	if (r < 0)
 		return r;
 	if (s->o.fsync == STORE_FSYNC_ALWAYS || (sync && s->o.fsync == STORE_FSYNC_SNAPSHOT))
-		r = segment_sync(&s->segments[s->mine], first);
+		r = segment_sync(&s->segments[s->mine]);
 	if (r < 0)
 		return r;
 	fold_record(s, s->mine, at, h, meta);
-	fold_edits(s);
 	return 0;
 }
 
@@ -266,6 +232,7 @@ static int put_session(struct store *s, const struct session_meta *m, enum recor
 	Snaptrail__Store__SessionInfo i = SNAPTRAIL__STORE__SESSION_INFO__INIT;
 	_cleanup_buf_ struct buf meta = BUF_INIT;
 	struct record_header h = { .type = (uint16_t)type, .time_ns = m->started_ns };
+	struct run_session *run;
 	int r;
 
 	i.has_name = i.has_command = i.has_profile = i.has_boot_id = i.has_note = 1;
@@ -283,6 +250,9 @@ static int put_session(struct store *s, const struct session_meta *m, enum recor
 	meta.len = snaptrail__store__session_info__pack(&i, buf_room(&meta, snaptrail__store__session_info__get_packed_size(&i)));
 	memcpy(h.session_id, m->id, 16);
 	pthread_mutex_lock(&s->lock);
+	run = fold_session(s, h.session_id, false);
+	if (run)
+		h.created_ns = (run->begun.created_ns > run->ended.created_ns ? run->begun : run->ended).created_ns + 1;
 	r = put_record(s, &h, &meta, NULL, false);
 	pthread_mutex_unlock(&s->lock);
 	return r;
@@ -291,7 +261,7 @@ static int put_session(struct store *s, const struct session_meta *m, enum recor
 int store_session_begin(struct store *s, const struct session_meta *m) { return put_session(s, m, RECORD_SESSION); }
 int store_session_end(struct store *s, const struct session_meta *m) { return put_session(s, m, RECORD_SESSION_END); }
 
-static void pack_info(const struct snapshot_meta *m, struct buf *out)
+static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, struct buf *out)
 {
 	Snaptrail__Store__SnapshotInfo i = SNAPTRAIL__STORE__SNAPSHOT_INFO__INIT;
 	size_t n = 0;
@@ -303,7 +273,8 @@ static void pack_info(const struct snapshot_meta *m, struct buf *out)
 	for (size_t k = 0; k < n; k++)
 		i.tags[k] = bytes_of(m->tags[k]);
 	i.has_type = i.has_origin = i.has_changes = i.has_coalesced = i.has_lost = i.has_agents = i.has_tasks = 1;
-	i.has_memory = i.has_creation_ns = i.has_expires_ns = i.has_clock_step_ns = i.has_description = 1;
+	i.has_memory = i.has_creation_ns = i.has_expires_ns = i.has_clock_step_ns = i.has_description = i.has_payload_crc = 1;
+	i.payload_crc = payload_crc;
 	i.type = (uint32_t)m->type;
 	i.origin = (uint32_t)m->origin;
 	i.changes = m->changes;
@@ -327,14 +298,18 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 				   .since_ns = m->since_ns };
 	struct run_session *run;
 	struct item *it;
+	uint32_t crc;
 	int r;
 
+	if (strlen(m->id) != STORE_ID_LEN || strlen(m->session_id) != STORE_ID_LEN)
+		return fail(-EINVAL, "a snapshot needs an id and its session's");
 	if ((force || (s->o.compress && len >= s->o.compress_threshold_bytes)) && codec_compress(payload, len, &packed)) {
 		h.flags = RECORD_COMPRESSED;
 		h.payload_len = packed.len;
 		payload = packed.data;
 	}
-	pack_info(m, &meta);
+	crc = crc32c(0, payload, h.payload_len);
+	pack_info(m, crc, &meta);
 	memcpy(h.id, m->id, 16);
 	memcpy(h.base_id, m->base_id, 16);
 	memcpy(h.session_id, m->session_id, 16);
@@ -352,7 +327,7 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 	m->created_ns = h.created_ns;
 	m->size_bytes = len;
 	m->stored_bytes = h.payload_len;
-	m->crc = h.crc;
+	m->crc = crc;
 	m->compressed = h.flags & RECORD_COMPRESSED;
 	return 0;
 }
@@ -390,9 +365,8 @@ static int put_edit(struct store *s, const char *id, Snaptrail__Store__Edit *e)
 	if (it && !it->deleted) {
 		memcpy(h.id, id, 16);
 		memcpy(h.session_id, it->m.session_id, 16);
+		h.created_ns = it->edited_ns + 1;
 		r = put_record(s, &h, &meta, NULL, true);
-		if (r == 0 && it->deleted && s->tiers[0])
-			s->tiers[0]->drop(s, it);
 	} else {
 		r = fail(-ENOENT, "no snapshot %s", id);
 	}
@@ -450,14 +424,22 @@ int store_sync(struct store *s)
 
 	pthread_mutex_lock(&s->lock);
 	if (s->mine != NO_SEGMENT)
-		r = segment_sync(&s->segments[s->mine], true);
+		r = segment_sync(&s->segments[s->mine]);
 	pthread_mutex_unlock(&s->lock);
 	return r;
 }
 
 /* ---- reading ---- */
 
-size_t store_session_count(struct store *s) { return s->nsessions; }
+size_t store_session_count(struct store *s)
+{
+	size_t n;
+
+	pthread_mutex_lock(&s->lock);
+	n = s->nsessions;
+	pthread_mutex_unlock(&s->lock);
+	return n;
+}
 
 static int earlier(const void *a, const void *b)
 {
@@ -468,8 +450,8 @@ static int earlier(const void *a, const void *b)
 
 int store_session_at(struct store *s, size_t i, struct session_meta *ret)
 {
-	if (i >= s->nsessions)
-		return -ENOENT;
+	int r = -ENOENT;
+
 	pthread_mutex_lock(&s->lock);
 	for (size_t k = 1; k < s->nsessions; k++) {
 		if (s->sessions[k - 1]->m.started_ns > s->sessions[k]->m.started_ns) {
@@ -477,20 +459,26 @@ int store_session_at(struct store *s, size_t i, struct session_meta *ret)
 			break;
 		}
 	}
-	*ret = s->sessions[i]->m;
+	if (i < s->nsessions) {
+		*ret = s->sessions[i]->m;
+		r = 0;
+	}
 	pthread_mutex_unlock(&s->lock);
-	return 0;
+	return r;
 }
 
 int store_session_find(struct store *s, const char *name, struct session_meta *ret)
 {
-	for (size_t i = 0; i < s->nsessions; i++) {
-		if (strcmp(s->sessions[i]->m.name, name) == 0) {
-			*ret = s->sessions[i]->m;
-			return 0;
-		}
-	}
-	return fail(-ENOENT, "no session \"%s\"", name);
+	const struct run_session *first = NULL;
+
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->nsessions; i++)
+		if (strcmp(s->sessions[i]->m.name, name) == 0 && (first == NULL || s->sessions[i]->m.started_ns < first->m.started_ns))
+			first = s->sessions[i];
+	if (first)
+		*ret = first->m;
+	pthread_mutex_unlock(&s->lock);
+	return first ? 0 : fail(-ENOENT, "no session \"%s\"", name);
 }
 
 static struct run_session *run_of(struct store *s, const char *id)
@@ -498,57 +486,52 @@ static struct run_session *run_of(struct store *s, const char *id)
 	return id && strlen(id) == STORE_ID_LEN ? fold_session(s, id, false) : NULL;
 }
 
-/* The i-th of all sessions' snapshots: session by session. */
-static struct item *item_at(struct store *s, const char *session_id, size_t i)
+/* A session's snapshots by time, or for NULL those of all. */
+static struct item **items_of(struct store *s, const char *session_id, size_t *ret_n)
 {
 	struct run_session *r;
 
-	if (session_id) {
-		r = run_of(s, session_id);
-		return r && i < r->count ? r->items[i] : NULL;
-	}
-	for (size_t k = 0; k < s->nsessions; k++) {
-		if (i < s->sessions[k]->count)
-			return s->sessions[k]->items[i];
-		i -= s->sessions[k]->count;
-	}
-	return NULL;
+	if (session_id == NULL && s->nsessions != 1)
+		return fold_merged(s, ret_n);
+	r = session_id ? run_of(s, session_id) : s->sessions[0];
+	*ret_n = r ? r->count : 0;
+	return r ? r->items : NULL;
 }
 
 size_t store_snapshot_count(struct store *s, const char *session_id)
 {
-	struct run_session *r = run_of(s, session_id);
-	size_t n = r ? r->count : 0;
+	size_t n;
 
-	for (size_t k = 0; session_id == NULL && k < s->nsessions; k++)
-		n += s->sessions[k]->count;
+	pthread_mutex_lock(&s->lock);
+	items_of(s, session_id, &n);
+	pthread_mutex_unlock(&s->lock);
 	return n;
 }
 
 int store_snapshot_at(struct store *s, const char *session_id, size_t i, struct snapshot_meta *ret)
 {
-	struct item *it;
+	struct item **items;
+	size_t n;
 
 	pthread_mutex_lock(&s->lock);
-	it = item_at(s, session_id, i);
-	if (it)
-		*ret = it->m;
+	items = items_of(s, session_id, &n);
+	if (i < n)
+		*ret = items[i]->m;
 	pthread_mutex_unlock(&s->lock);
-	return it ? 0 : -ENOENT;
+	return i < n ? 0 : -ENOENT;
 }
 
 int store_snapshot_floor(struct store *s, const char *session_id, uint64_t t, size_t *ret_i)
 {
-	struct run_session *r;
+	struct item **items;
 	size_t lo = 0, hi;
 
 	pthread_mutex_lock(&s->lock);
-	r = run_of(s, session_id);
-	hi = r ? r->count : 0;
+	items = items_of(s, session_id, &hi);
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
 
-		if (r->items[mid]->m.time_ns <= t)
+		if (items[mid]->m.time_ns <= t)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -558,16 +541,6 @@ int store_snapshot_floor(struct store *s, const char *session_id, uint64_t t, si
 		return -ENOENT;
 	*ret_i = lo - 1;
 	return 0;
-}
-
-/* Where a snapshot stands in its session. */
-static size_t position(const struct item *it)
-{
-	size_t i = 0;
-
-	while (i < it->session->count && it->session->items[i] != it)
-		i++;
-	return i;
 }
 
 int store_snapshot_find(struct store *s, const char *prefix, struct snapshot_meta *ret, size_t *ret_i)
@@ -591,7 +564,7 @@ int store_snapshot_find(struct store *s, const char *prefix, struct snapshot_met
 	if (found == 1) {
 		*ret = hit->m;
 		if (ret_i)
-			*ret_i = position(hit);
+			*ret_i = fold_position(hit);
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (found > 1)
@@ -599,24 +572,43 @@ int store_snapshot_find(struct store *s, const char *prefix, struct snapshot_met
 	return found ? 0 : fail(-ENOENT, "no snapshot \"%s\"", prefix);
 }
 
-size_t store_gap_count(struct store *s) { return s->ngaps; }
+size_t store_gap_count(struct store *s)
+{
+	size_t n;
+
+	pthread_mutex_lock(&s->lock);
+	n = s->ngaps;
+	pthread_mutex_unlock(&s->lock);
+	return n;
+}
 
 int store_gap_at(struct store *s, size_t i, struct gap_meta *ret)
 {
-	if (i >= s->ngaps)
-		return -ENOENT;
-	*ret = s->gaps[i];
-	return 0;
+	int r = -ENOENT;
+
+	pthread_mutex_lock(&s->lock);
+	if (i < s->ngaps) {
+		*ret = s->gaps[i];
+		r = 0;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return r;
 }
 
 int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
 {
 	_cleanup_buf_ struct buf stored = BUF_INIT;
 	struct item *it;
+	bool packed = false;
+	uint64_t raw_len = 0;
 	int r = -ENOENT;
 
 	pthread_mutex_lock(&s->lock);
 	it = fold_item(s, m->id);
+	if (it) {
+		packed = it->h.flags & RECORD_COMPRESSED;
+		raw_len = it->h.raw_len;
+	}
 	for (size_t k = 0; it && r == -ENOENT && s->tiers[k]; k++) {
 		r = s->tiers[k]->get(s, it, &stored);
 		if (r == 0 && k > 0)
@@ -627,8 +619,8 @@ int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
 		return fail(-ENOENT, "no snapshot %s", m->id);
 	if (r < 0)
 		return r;
-	if (it->h.flags & RECORD_COMPRESSED)
-		return codec_decompress(stored.data, stored.len, it->h.raw_len, ret);
+	if (packed)
+		return codec_decompress(stored.data, stored.len, raw_len, ret);
 	buf_put(ret, stored.data, stored.len);
 	return 0;
 }
@@ -656,95 +648,32 @@ void store_get_stats(struct store *s, struct store_stats *r)
 
 /* ---- verifying ---- */
 
-struct verify {
-	void (*found)(void *arg, const char *kind, const char *file, uint64_t offset, const char *what);
-	void *arg;
-	uint64_t records;
-	bool torn, damaged;
-};
-
-static void finding(struct verify *v, bool torn, const struct segment *seg, uint64_t at, const char *what)
-{
-	*(torn ? &v->torn : &v->damaged) = true;
-	if (v->found)
-		v->found(v->arg, torn ? "torn" : "damaged", seg->path, at, what);
-}
-
-/* Behind the last whole record: nothing but what a killed writer can leave,
- * which is a body whose header was never written. */
-static bool tail_is_torn(const struct segment *seg, uint64_t at, uint64_t end)
-{
-	char header[RECORD_HEADER_BYTES] = { 0 };
-	struct record_header h;
-	size_t n = end - at < sizeof header ? (size_t)(end - at) : sizeof header;
-
-	if (pread(seg->fd, header, n, (off_t)at) != (ssize_t)n)
-		return false;
-	memcpy(&h, header, sizeof h);
-	if (n == sizeof header && h.magic == RECORD_MAGIC && h.file_id == seg->file_id && h.meta_len <= RECORD_META_MAX &&
-	    h.payload_len < 1ull << 40 && at + record_extent_bytes(&h) > end)
-		return true; /* the file was cut short */
-	for (size_t i = 0; i < n; i++)
-		if (header[i])
-			return n < sizeof header;
-	return true;
-}
-
-static void verify_segment(struct verify *v, const struct segment *seg)
-{
-	_cleanup_buf_ struct buf meta = BUF_INIT, payload = BUF_INIT;
-	uint64_t at = SEGMENT_HEADER_BYTES, end = segment_file_bytes(seg);
-	struct record_header h;
-	int r;
-
-	while (at < end) {
-		r = segment_read(seg, at, &h, &meta);
-		if (r == 1) {
-			buf_reset(&payload);
-			if (segment_payload(seg, at, &h, &payload, true) == 0) {
-				v->records++;
-				at += record_extent_bytes(&h);
-				continue;
-			}
-		}
-		uint64_t next = segment_resync(seg, at, end);
-
-		if (next == end && r != 1 && (segment_is_written(seg) || tail_is_torn(seg, at, end))) {
-			if (!segment_is_written(seg))
-				finding(v, true, seg, at, "a record that was never finished");
-			return;
-		}
-		finding(v, false, seg, at, r == 1 ? "checksum does not match" : "no record where one should be");
-		at = next;
-	}
-}
-
 int store_verify_all(struct store *s,
 		     void (*found)(void *arg, const char *kind, const char *file, uint64_t offset, const char *what),
 		     void *arg, uint64_t *ret_records)
 {
-	struct verify v = { .found = found, .arg = arg };
+	struct segment_verify v = { .found = found, .arg = arg };
 	struct dirent *e;
 	DIR *d = s->in_memory ? NULL : opendir(s->segments_path);
 
 	while (d && (e = readdir(d))) {
 		struct segment seg;
-		struct stat st;
 		char name[17];
+		int r;
 
-		if (strlen(e->d_name) != 20 || strcmp(e->d_name + 16, ".seg"))
+		if (!index_segment_name(e->d_name))
 			continue;
 		memcpy(name, e->d_name, 16);
 		name[16] = 0;
-		if (segment_open(&seg, s->segments_path, name) < 0) {
-			snprintf(seg.path, sizeof seg.path, "%s/%s", s->segments_path, e->d_name);
-			if (stat(seg.path, &st) == 0 && st.st_size < (off_t)SEGMENT_HEADER_BYTES)
-				finding(&v, true, &seg, 0, "a segment that was never begun");
-			else
-				finding(&v, false, &seg, 0, "not a segment");
-			continue;
+		r = segment_open(&seg, s->segments_path, name);
+		if (r == -EAGAIN && !segment_is_written(&seg))
+			segment_finding(&v, true, &seg, 0, "a segment that was never begun");
+		if (r < 0 && r != -EAGAIN && r != -ENOENT) {
+			seg.path = xasprintf("%s/%s", s->segments_path, e->d_name);
+			segment_finding(&v, false, &seg, 0, r == -EBADMSG ? "not a segment" : err_detail());
 		}
-		verify_segment(&v, &seg);
+		if (r == 0)
+			segment_verify(&v, &seg);
 		segment_close(&seg);
 	}
 	if (d)

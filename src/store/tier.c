@@ -43,7 +43,36 @@ static int memory_get(struct store *s, struct item *i, struct buf *out)
 	return 0;
 }
 
-/* What exists nowhere else is not let go of by size: retention does that. */
+/* A store in memory that is over its budget gives up its oldest automatic
+ * snapshots.  A run is a full snapshot and the incrementals that stand on it:
+ * it is taken from its end, so that nothing loses what it stands on, down to
+ * the last one that was tagged or made on purpose.  The newest run stays. */
+static bool give_up_one(struct store *s)
+{
+	struct item *last = NULL;
+	uint64_t oldest = UINT64_MAX;
+
+	for (size_t k = 0; k < s->nsessions; k++) {
+		const struct run_session *r = s->sessions[k];
+
+		for (size_t i = 1; i < r->count; i++) {
+			const struct item *it = r->items[i - 1];
+
+			if (r->items[i]->m.type != SNAPSHOT_FULL || it->m.origin != ORIGIN_AUTOMATIC || it->m.ntags)
+				continue;
+			if (last == NULL || it->m.time_ns < oldest) {
+				last = r->items[i - 1];
+				oldest = it->m.time_ns;
+			}
+			break;
+		}
+	}
+	if (last)
+		fold_forget(s, last);
+	return last != NULL;
+}
+
+/* What exists nowhere else is let go of only as above. */
 static void memory_put(struct store *s, struct item *i, const void *p, size_t n)
 {
 	if (i->kept || (!s->in_memory && n > s->o.memory_bytes))
@@ -57,6 +86,8 @@ static void memory_put(struct store *s, struct item *i, const void *p, size_t n)
 		memory_drop(s, s->oldest);
 		s->evicted++;
 	}
+	while (s->in_memory && s->memory_bytes > s->o.memory_bytes && give_up_one(s))
+		s->evicted++;
 }
 
 const struct tier_ops tier_memory = { "memory", memory_get, memory_put, memory_drop };
@@ -65,7 +96,14 @@ static int disk_get(struct store *s, struct item *i, struct buf *out)
 {
 	if (i->segment == UINT32_MAX)
 		return -ENOENT;
-	return segment_payload(&s->segments[i->segment], i->at, &i->h, out, s->o.verify == STORE_VERIFY_READ);
+	struct segment *seg = &s->segments[i->segment];
+	int r = segment_use(seg);
+
+	if (r < 0)
+		return r;
+	r = segment_payload(seg, i->at, &i->h, out, s->o.verify == STORE_VERIFY_READ);
+	segment_rest(seg);
+	return r;
 }
 
 static void disk_put(struct store *s, struct item *i, const void *p, size_t n)

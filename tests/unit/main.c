@@ -11,12 +11,13 @@ void suite_config(void);
 void suite_json(void);
 void suite_model(void);
 void suite_store(void);
+void suite_store_more(void);
 
 static const struct {
 	const char *name;
 	void (*add)(void);
 } suites[] = {
-	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store },
+	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
 };
 
