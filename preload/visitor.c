@@ -149,24 +149,44 @@ static bool address_space_limited(void)
 	return sys4(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit) < 0 || limit.rlim_cur != RLIM_INFINITY;
 }
 
+/* A handler that jumps away from here would leave our descriptor open in the
+ * target: signals wait for these few calls, but not the two that glibc's own
+ * setuid and cancellation run on. */
+static uint64_t signals_hold(void)
+{
+	uint64_t all = ~(3ull << 31), old = 0;
+
+	sys4(SYS_rt_sigprocmask, SIG_BLOCK, (long)&all, (long)&old, sizeof all);
+	return old;
+}
+
+static void signals_release(uint64_t old)
+{
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&old, 0, sizeof old);
+}
+
 /* A file of n preallocated bytes, mapped and pre-faulted; the descriptor is
  * closed again before this returns.  Named t.*, to be renamed when ready. */
 static void *file_map(char letter, uint32_t tid, uint32_t serial, uint64_t n, bool populate)
 {
 	char path[320];
-	void *p;
+	uint64_t mask;
+	void *p = NULL;
 	long fd;
 
 	if (ring_dir[0] == 0 || visitor.no_syscalls || !file_size_allowed(n))
 		return NULL;
 	ring_path(path, letter, tid, serial);
+	mask = signals_hold();
 	fd = sys_open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
+	if (fd < 0) {
+		signals_release(mask);
 		return NULL;
-	p = NULL;
+	}
 	if (sys4(SYS_fallocate, fd, 0, 0, (long)n) >= 0)
 		p = sys_mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | (populate ? MAP_POPULATE : 0), (int)fd);
 	sys_close((int)fd);
+	signals_release(mask);
 	if (p == NULL || sys_failed(p)) {
 		sys1(SYS_unlink, (long)path);
 		return NULL;

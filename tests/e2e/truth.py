@@ -410,8 +410,8 @@ http { access_log %(d)s/logs/a; root %(d)s; client_body_temp_path %(d)s/t/a; pro
             s.close()
     notes = [steady_note(p) for p in [r.pid] + workers()]
     notes[0]["children"] = workers()
-    os.kill(r.pid, signal.SIGHUP)  # new workers
     old = set(workers())
+    os.kill(r.pid, signal.SIGHUP)  # new workers
     for s in idle:
         s.close()
     wait_for(lambda: len(workers()) == 2 and not old & set(workers()))
