@@ -18,7 +18,8 @@
 #include "engine/look.h"
 
 #define SLEEP_MIN_NS 100000u
-#define SLEEP_ENDING_NS 20000u
+#define SLEEP_WORK_NS 2000000u   /* while records come */
+#define SLEEP_ENDING_NS 50000u
 #define SLEEP_MAX_NS 20000000u
 #define ENDED_WAIT_NS 100000000u /* how long a parent's wait may still tell how it ended */
 
@@ -152,6 +153,8 @@ static bool settle_exited(struct recorder *r, struct followed *p)
 		return false;
 	}
 	collect_process_gone(&r->c, p->pid);
+	if (collect_lanes(&r->c, p->pid))
+		return false; /* a big lane takes more than one round */
 	if ((int)p->pid == r->root_pid && r->root_ended) {
 		known = true;
 		status = r->root_status;
@@ -556,12 +559,15 @@ static void loop(struct recorder *r)
 			summarize(r, &s);
 			answer(r, &s);
 		}
-		/* Reading each record as it comes would bounce its cache line and keep a
-		 * processor busy: a short sleep lets them gather. */
-		if (n || busy)
+		if (busy) {
 			sleep_ns = SLEEP_MIN_NS;
-		if (busy)
 			continue;
+		}
+		/* Reading each record as it comes would bounce its cache line and keep a
+		 * processor busy with timers: a sleep lets them gather.  A producer past
+		 * a quarter of its lane rings the bell. */
+		if (n && sleep_ns > SLEEP_WORK_NS)
+			sleep_ns = SLEEP_WORK_NS;
 		if (r->root_ended && !r->answered) /* `run` waits for us */
 			sleep_ns = SLEEP_ENDING_NS;
 		sleep_on_bell(r, sleep_ns);

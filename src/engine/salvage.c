@@ -185,13 +185,35 @@ static void clock_from(struct clock *c, const struct stage_header *h, const stru
 	}
 }
 
+/* Until a round finds nothing; stages that fill up become snapshots. */
+static int drain_all(struct store *st, struct session *s, struct collector *c)
+{
+	bool busy = false;
+	int e = 0;
+
+	while (e == 0 && (collect_drain(c, &busy) || stage_is_full(&c->stage))) {
+		struct stage old;
+
+		if (!stage_is_full(&c->stage))
+			continue;
+		e = collect_seal(c, &old);
+		if (e == 0) {
+			e = store_stage(st, s, &old, NULL, 0);
+			if (e == 0)
+				stage_remove(&old);
+			else
+				stage_close(&old); /* stays for the next salvage */
+		}
+	}
+	return e;
+}
+
 /* The rest of the lanes, into a stage of its own. */
 static int drain_rest(struct store *st, struct session *s, const struct stage_header *newest,
 		      struct old_stage *stages, size_t n, uint64_t stored, bool *ret_lives)
 {
 	struct collector c = { 0 };
 	uint64_t serial = (n && stages[n - 1].serial > stored ? stages[n - 1].serial : stored) + 1;
-	bool busy = false;
 	int e;
 
 	clock_from(&c.clock, newest, s->board);
@@ -208,14 +230,14 @@ static int drain_rest(struct store *st, struct session *s, const struct stage_he
 			stage_close(&old);
 		}
 	}
-	for (int i = 0; i < 64; i++)
-		collect_drain(&c, &busy);
+	e = drain_all(st, s, &c);
 	*ret_lives = anyone_lives(&c);
 	if (!*ret_lives)
 		for (struct lane_view *v = c.views; v; v = v->next)
 			v->dead = true;
-	collect_drain(&c, &busy);
-	if (c.stage.h->changes || c.ngaps)
+	if (e == 0)
+		e = drain_all(st, s, &c);
+	if (e == 0 && (c.stage.h->changes || c.ngaps))
 		e = store_stage(st, s, &c.stage, c.gaps, c.ngaps);
 	if (e == 0)
 		unlink(c.stage.path);

@@ -206,3 +206,13 @@ def test_ten_kills_at_odd_moments_lose_nothing():
                                  after=0.013 * i, options=("--interval", "15ms"))
         every_value_is_there(last)
         snaptrail("verify", code=(0, 3))
+
+
+def test_a_burst_right_before_the_end_is_all_recorded():
+    n = 300000
+    code = "import os\nfor i in range(%d): os.putenv('N', str(i))" % n
+    snaptrail("run", "--quiet", "--profile", "forensic", "--session", "burst", "--", "/usr/bin/python3", "-c", code)
+    (s,) = json.loads(snaptrail("sessions", "--json"))
+    assert s["lost"] == 0 and s["changes"] >= n, (s["lost"], s["changes"])
+    last = snaptrail("log", "*/env/N#value", "--json", "--session", "burst").splitlines()
+    assert [json.loads(line)["new"] for line in last if json.loads(line)["op"] == "set"][-1] == str(n - 1)
