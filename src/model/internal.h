@@ -2,6 +2,8 @@
 #ifndef SNAPTRAIL_MODEL_INTERNAL_H
 #define SNAPTRAIL_MODEL_INTERNAL_H
 
+#include <stdio.h>
+
 #include "model/model.h"
 
 #define PROCESS_BUCKETS 1024u
@@ -93,5 +95,57 @@ const struct field *schema_fields(enum table t);
 
 #define ENDED_KEPT 1024u   /* ended agents and tasks that stay in the state */
 #define CHANNEL_KEPT 64u   /* messages that stay of a channel fed by hooks */
+
+/* ---- between the files that apply Changes ---- */
+
+struct key {
+	char text[1100];
+	size_t n;
+};
+
+static inline void key_pid_only(struct key *k, uint32_t pid) { k->n = (size_t)sprintf(k->text, "p%u", pid); }
+
+static inline void key_thread(struct key *k, uint32_t pid, uint32_t tid) { k->n = (size_t)sprintf(k->text, "p%u/t%u", pid, tid); }
+
+static inline void key_fd(struct key *k, uint32_t pid, int fd) { k->n = (size_t)sprintf(k->text, "p%u/fd%d", pid, fd); }
+
+static inline void key_named(struct key *k, uint32_t pid, const char *middle, const void *name, size_t n)
+{
+	k->n = (size_t)sprintf(k->text, "p%u/%s", pid, middle);
+	if (n > sizeof k->text - k->n - 1)
+		n = sizeof k->text - k->n - 1;
+	memcpy(k->text + k->n, name, n);
+	k->n += n;
+	k->text[k->n] = 0;
+}
+
+static inline void set_str(struct value *o, const char *name, const char *s) { value_set(o, name, strlen(name), true, value_str(s)); }
+static inline void set_int(struct value *o, const char *name, int64_t i) { value_set(o, name, strlen(name), true, value_int(i)); }
+static inline void set_text(struct value *o, const char *name, const void *p, size_t n)
+{
+	value_set(o, name, strlen(name), true, value_text(p, n));
+}
+
+/* PROCESS_BEGAN and the other kinds that may make a process. */
+void apply_process(struct moment *at, const struct change *c, const uint8_t *raw, size_t n);
+/* Its own doings: exec, exit, threads. */
+void apply_agent(struct moment *at, struct process *p, const struct change *c);
+/* Descriptors, files, sockets. */
+void apply_fd(struct moment *at, struct process *p, const struct change *c);
+
+void swarm_update(struct moment *at);
+void memory_set(struct moment *at, struct process *p, const struct key *k, const void *v, size_t n, const char *type);
+void memory_unset(struct moment *at, const struct key *k);
+void env_unfold(struct model *m, struct process *p);
+void channel_add(struct moment *at, struct process *p, const char *channel, const char *direction,
+		 const char *target, const void *message, size_t n);
+/* A field of a descriptor's allocation, or NULL; e may be NULL. */
+const struct value *allocation_of(const struct entity *e, const char *name);
+/* The folder that relative paths start from. */
+const struct value *folder_of(struct moment *at, uint32_t pid, bool has_dir, int dir);
+/* The path as the kernel will spell it, if no symbolic link is in it. */
+bool path_infer(struct moment *at, struct bytes path, bool has_dir, int dir, struct buf *ret);
+void fd_seen(struct moment *at, struct process *p, int fd, struct bytes link);
+void fd_copy(struct moment *at, struct process *p, const struct entity *from, int to, uint64_t cloexec);
 
 #endif
