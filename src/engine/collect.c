@@ -239,6 +239,17 @@ static struct bytes short_bytes(const uint8_t *p, const uint8_t *end, uint8_t ta
 	return BYTES(p + 2, p[1]);
 }
 
+static bool opens_folder(const struct head *h)
+{
+	struct wire w;
+	size_t pos = 0;
+
+	while (wire_next(h->change, h->n, &pos, &w) > 0 && w.field <= 5)
+		if (w.field == 5)
+			return w.u & O_DIRECTORY;
+	return false;
+}
+
 /* Which key a Change of a coalescable kind is about; 0 for the others, whose
  * every instance matters. */
 static uint64_t key_of(const struct head *h, uint32_t pid, uint32_t tid)
@@ -248,7 +259,11 @@ static uint64_t key_of(const struct head *h, uint32_t pid, uint32_t tid)
 	struct bytes b;
 
 	switch (h->kind) {
-	case FD_OPENED: case FD_CLOSED:
+	case FD_OPENED:
+		if (opens_folder(h))
+			return 0; /* others may be opened below it before it closes */
+		/* fall through */
+	case FD_CLOSED:
 		key = mix(pid, 0x100);
 		break;
 	case FD_FLAGS: case FD_GAUGE:

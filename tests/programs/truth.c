@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -46,6 +47,7 @@ struct worker {
 	DIR *dir;
 	pthread_t helper;
 	bool has_helper;
+	sem_t helper_runs; /* a thread shows itself when it first runs */
 	int stop_helper[2];
 };
 
@@ -99,6 +101,7 @@ static void *helper(void *p)
 
 	snprintf(name, sizeof name, "helper %d", w->number);
 	pthread_setname_np(pthread_self(), name);
+	sem_post(&w->helper_runs);
 	while (read(w->stop_helper[0], &c, 1) < 0 && errno == EINTR)
 		;
 	return NULL;
@@ -179,6 +182,8 @@ static void operate(struct worker *w)
 			w->has_helper = false;
 		} else if (pipe(w->stop_helper) == 0) {
 			w->has_helper = pthread_create(&w->helper, NULL, helper, w) == 0;
+			while (w->has_helper && sem_wait(&w->helper_runs) < 0)
+				;
 		}
 		break;
 	}
@@ -348,6 +353,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i <= threads; i++) {
 		w[i].random = strtoull(argv[3], NULL, 0) * 7919 + (uint64_t)i;
 		w[i].number = i;
+		sem_init(&w[i].helper_runs, 0, 0);
 		for (int k = 0; k < OWN; k++)
 			w[i].fds[k] = -1;
 		if (i)
