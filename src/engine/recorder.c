@@ -20,6 +20,7 @@
 #define SLEEP_MIN_NS 100000u
 #define SLEEP_WORK_NS 2000000u   /* while records come */
 #define SLEEP_ENDING_NS 50000u
+#define ENDING_ROUNDS 50u        /* without sleep once the command has ended */
 #define SLEEP_MAX_NS 20000000u
 #define ENDED_WAIT_NS 100000000u /* how long a parent's wait may still tell how it ended */
 
@@ -539,6 +540,7 @@ static void loop(struct recorder *r)
 {
 	uint64_t sleep_ns = SLEEP_MIN_NS, applied = 0;
 	struct snaptrail_summary s;
+	unsigned ending = 0;
 
 	for (unsigned round = 0; !over(r); round++) {
 		bool busy = false;
@@ -568,8 +570,11 @@ static void loop(struct recorder *r)
 		 * a quarter of its lane rings the bell. */
 		if (n && sleep_ns > SLEEP_WORK_NS)
 			sleep_ns = SLEEP_WORK_NS;
-		if (r->root_ended && !r->answered) /* `run` waits for us */
+		if (r->root_ended && !r->answered) { /* `run` waits for us */
+			if (ending++ < ENDING_ROUNDS)
+				continue;
 			sleep_ns = SLEEP_ENDING_NS;
+		}
 		sleep_on_bell(r, sleep_ns);
 		sleep_ns = sleep_ns * 2 < SLEEP_MAX_NS ? sleep_ns * 2 : SLEEP_MAX_NS;
 	}
