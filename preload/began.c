@@ -284,11 +284,22 @@ static void report_gap(int from, int to)
 		REPORT(.kind = FD_RANGE_CLOSED, .has_fd = true, .fd = from, .has_fd2 = true, .fd2 = to);
 }
 
+/* `link` names a ring file of this session: <ours>/<letter>.<pid>... */
+static bool is_ring(const char *link, long len, const char *ours)
+{
+	long n = (long)__builtin_strlen(ours);
+
+	return n && len > n + 2 && __builtin_memcmp(link, ours, (size_t)n) == 0 && link[n] == '/' && link[n + 2] == '.' &&
+	       (link[n + 1] == 't' || link[n + 1] == 'r' || link[n + 1] == 'g');
+}
+
 /* Other threads open and close between the stamp of a fork and the instant at
  * which the kernel copies: what they did there is mended in the child, which
- * has one thread.  /proc lists descriptors in ascending order. */
-void report_copied(void)
+ * has one thread.  One of them may have been about to map a ring file: that
+ * descriptor is ours and goes.  /proc lists descriptors in ascending order. */
+void report_copied(const char *ours)
 {
+	bool wanted = visitor.groups & GROUP_RESOURCE;
 	long dir = visitor.no_syscalls ? -1 : sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), n;
 	char *link = (char *)scratch + 3072;
 	int next = 0;
@@ -305,6 +316,12 @@ void report_copied(void)
 			if (fd < 0 || e->name[0] == '.' || fd == dir)
 				continue;
 			len = sys4(SYS_readlinkat, dir, (long)e->name, (long)link, 1024);
+			if (is_ring(link, len, ours)) {
+				sys_close(fd);
+				continue;
+			}
+			if (!wanted)
+				continue;
 			report_gap(next, fd - 1);
 			next = fd + 1;
 			if (len > 0)
@@ -312,7 +329,8 @@ void report_copied(void)
 				       .name = BYTES(link, len < 512 ? len : 512));
 		}
 	}
-	report_gap(next, INT32_MAX);
+	if (wanted)
+		report_gap(next, INT32_MAX);
 	sys_close((int)dir);
 }
 

@@ -264,14 +264,21 @@ EXPORT FILE *popen(const char *command, const char *mode)
 
 EXPORT int pclose(FILE *f)
 {
-	if (f && reporting(GROUP_PROCESS)) {
+	bool reported = f && reporting(GROUP_PROCESS);
+	int r;
+
+	if (reported) {
 		int saved = errno, fd = fileno(f);
 
 		errno = saved;
+		ahead_begin();
 		if (fd >= 0)
 			REPORT(.kind = FD_CLOSED, .has_fd = true, .fd = fd);
 	}
-	return REAL(pclose)(f);
+	r = REAL(pclose)(f);
+	if (reported)
+		ahead_end();
+	return r;
 }
 
 /* ---- wait ---- */

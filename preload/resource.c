@@ -119,45 +119,60 @@ static FILE *stream_opened(FILE *f, const char *path, const char *mode)
 EXPORT FILE *fopen(const char *path, const char *mode) { return stream_opened(REAL(fopen)(path, mode), path, mode); }
 EXPORT FILE *fopen64(const char *path, const char *mode) { return stream_opened(REAL(fopen64)(path, mode), path, mode); }
 
+/* Reported before: afterwards the number may be another thread's.  After the
+ * call comes ahead_end(). */
 static void closing(int fd)
 {
 	struct gauge *g = gauge_of(fd), none = { 0 };
 
 	if (g == NULL)
 		g = &none;
+	ahead_begin();
 	REPORT(.kind = FD_CLOSED, .has_fd = true, .fd = fd, .bytes_read = g->bytes_read,
 	       .bytes_written = g->bytes_written, .calls = g->calls);
 }
 
-static void stream_closing(FILE *f)
+static bool stream_closing(FILE *f)
 {
-	if (f && reporting(GROUP_RESOURCE)) {
-		int fd = stream_fd(f);
+	int fd = f && reporting(GROUP_RESOURCE) ? stream_fd(f) : -1;
 
-		if (fd >= 0)
-			closing(fd);
-	}
+	if (fd >= 0)
+		closing(fd);
+	return fd >= 0;
+}
+
+static void closed(bool reported)
+{
+	if (reported)
+		ahead_end();
 }
 
 /* Without a path only the mode changes. */
 EXPORT FILE *freopen(const char *path, const char *mode, FILE *f)
 {
-	if (path)
-		stream_closing(f);
-	return stream_opened(REAL(freopen)(path, mode, f), path, mode);
+	bool reported = path && stream_closing(f);
+	FILE *r = REAL(freopen)(path, mode, f);
+
+	closed(reported);
+	return stream_opened(r, path, mode);
 }
 
 EXPORT FILE *freopen64(const char *path, const char *mode, FILE *f)
 {
-	if (path)
-		stream_closing(f);
-	return stream_opened(REAL(freopen64)(path, mode, f), path, mode);
+	bool reported = path && stream_closing(f);
+	FILE *r = REAL(freopen64)(path, mode, f);
+
+	closed(reported);
+	return stream_opened(r, path, mode);
 }
 
 EXPORT int fclose(FILE *f)
 {
-	stream_closing(f);
-	return REAL(fclose)(f);
+	bool reported = stream_closing(f);
+	int r = REAL(fclose)(f);
+
+	closed(reported);
+	return r;
 }
 
 EXPORT FILE *tmpfile(void) { return stream_opened(REAL(tmpfile)(), "(tmpfile)", "w+"); }
@@ -177,39 +192,61 @@ EXPORT DIR *opendir(const char *path)
 EXPORT int closedir(DIR *d)
 {
 	DIR *volatile given = d;
+	bool reported = given && reporting(GROUP_RESOURCE);
+	int r;
 
-	if (given && reporting(GROUP_RESOURCE))
+	if (reported)
 		closing(dirfd(d));
-	return REAL(closedir)(d);
+	r = REAL(closedir)(d);
+	closed(reported);
+	return r;
 }
 
 /* ---- closing ---- */
 
 EXPORT int close(int fd)
 {
-	if (fd >= 0 && reporting(GROUP_RESOURCE))
-		closing(fd);
-	return REAL(close)(fd);
+	int r;
+
+	if (fd < 0 || !reporting(GROUP_RESOURCE))
+		return REAL(close)(fd);
+	closing(fd);
+	r = REAL(close)(fd);
+	ahead_end();
+	return r;
+}
+
+static void range_closing(int first, int last, int flags)
+{
+	ahead_begin();
+	REPORT(.kind = FD_RANGE_CLOSED, .has_fd = true, .fd = first, .has_fd2 = true, .fd2 = last, .flags = (unsigned)flags);
 }
 
 /* Flag 4 (CLOSE_RANGE_CLOEXEC) closes nothing yet; 2 (UNSHARE) makes the
  * thread's table its own, which the model does not follow. */
 EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
+	bool reported;
+	int r;
+
 	LACKING(close_range, -1);
-	if (reporting(GROUP_RESOURCE) && first <= last && !(flags & 2))
-		REPORT(.kind = FD_RANGE_CLOSED, .has_fd = true, .fd = first < INT32_MAX ? (int)first : INT32_MAX,
-		       .has_fd2 = true, .fd2 = last < INT32_MAX ? (int)last : INT32_MAX, .flags = (unsigned)flags);
-	return real.close_range(first, last, flags);
+	reported = first <= last && !(flags & 2) && reporting(GROUP_RESOURCE);
+	if (reported)
+		range_closing(first < INT32_MAX ? (int)first : INT32_MAX, last < INT32_MAX ? (int)last : INT32_MAX, flags);
+	r = real.close_range(first, last, flags);
+	closed(reported);
+	return r;
 }
 
 EXPORT void closefrom(int first)
 {
-	if (reporting(GROUP_RESOURCE))
-		REPORT(.kind = FD_RANGE_CLOSED, .has_fd = true, .fd = first < 0 ? 0 : first, .has_fd2 = true,
-		       .fd2 = INT32_MAX);
+	bool reported = reporting(GROUP_RESOURCE);
+
+	if (reported)
+		range_closing(first < 0 ? 0 : first, INT32_MAX, 0);
 	if (REAL(closefrom))
 		real.closefrom(first);
+	closed(reported);
 }
 
 /* ---- copies ---- */

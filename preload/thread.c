@@ -36,6 +36,16 @@ static void ended(void *unused)
 		visitor_thread_ended();
 }
 
+/* The C library gives a handle out again once its thread is joined: a number
+ * tells the thread that a handle meant from the one that has it now. */
+static uint64_t threads_begun;
+
+static void began(void)
+{
+	REPORT(.kind = THREAD_BEGAN, .tid = self.tid, .flags = (uint64_t)pthread_self(),
+	       .seq = __atomic_add_fetch(&threads_begun, 1, __ATOMIC_RELAXED));
+}
+
 static void *trampoline(void *p)
 {
 	struct start s = *(struct start *)p;
@@ -44,7 +54,7 @@ static void *trampoline(void *p)
 	__atomic_store_n(&((struct start *)p)->taken, 0, __ATOMIC_RELEASE);
 	pthread_cleanup_push(ended, NULL);
 	if (reporting(GROUP_THREAD)) /* the lane's first record says who */
-		REPORT(.kind = THREAD_BEGAN, .tid = self.tid, .flags = (uint64_t)pthread_self());
+		began();
 	result = s.run(s.arg);
 	pthread_cleanup_pop(1);
 	return result;
@@ -73,7 +83,7 @@ static void *run_thrd(void *p)
 	__atomic_store_n(&((struct start *)p)->taken, 0, __ATOMIC_RELEASE);
 	pthread_cleanup_push(ended, NULL);
 	if (reporting(GROUP_THREAD))
-		REPORT(.kind = THREAD_BEGAN, .tid = self.tid, .flags = (uint64_t)pthread_self());
+		began();
 	result = ((thrd_start_t)(void *)s.run)(s.arg);
 	pthread_cleanup_pop(1);
 	return (void *)(intptr_t)result;
@@ -108,19 +118,21 @@ EXPORT void pthread_exit(void *result)
 
 EXPORT int pthread_join(pthread_t t, void **result)
 {
+	uint64_t begun = __atomic_load_n(&threads_begun, __ATOMIC_RELAXED);
 	int r = REAL(pthread_join)(t, result);
 
 	if (r == 0 && reporting(GROUP_THREAD))
-		REPORT(.kind = THREAD_ENDED, .flags = (uint64_t)t);
+		REPORT(.kind = THREAD_ENDED, .flags = (uint64_t)t, .seq = begun);
 	return r;
 }
 
 EXPORT int pthread_detach(pthread_t t)
 {
+	uint64_t begun = __atomic_load_n(&threads_begun, __ATOMIC_RELAXED);
 	int r = REAL(pthread_detach)(t);
 
 	if (r == 0 && reporting(GROUP_THREAD))
-		REPORT(.kind = THREAD_DETACHED, .flags = (uint64_t)t);
+		REPORT(.kind = THREAD_DETACHED, .flags = (uint64_t)t, .seq = begun);
 	return r;
 }
 

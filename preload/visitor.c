@@ -66,7 +66,7 @@ static void lane_init(struct lane *l, uint32_t tid, uint32_t size, uint32_t offs
 	l->size_bytes = size;
 	l->data_offset = offset;
 	l->limit = l->tail;
-	l->hold = 0;
+	l->hold = l->ahead = 0;
 	l->lost = l->lost_first = l->lost_last = 0;
 	l->claimed_stamp = stamp_now();
 	l->image = visitor.image;
@@ -254,8 +254,10 @@ static bool lane_grow(uint32_t at_least)
 	if (l) {
 		l->tid = self.tid;
 		__atomic_store_n(&l->hold, old->hold, __ATOMIC_RELAXED);
+		__atomic_store_n(&l->ahead, old->ahead, __ATOMIC_RELAXED);
 		lane_adopt(l);
 		__atomic_store_n(&old->hold, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&old->ahead, 0, __ATOMIC_RELAXED);
 		__atomic_store_n(&old->state, LANE_CLOSED, __ATOMIC_RELEASE);
 	} else {
 		grow_pause = 4096;
@@ -361,6 +363,8 @@ void visitor_thread_ended(void)
 	if (l == NULL || self.generation == 0 || self.generation != *visitor.generation)
 		return;
 	REPORT(.kind = THREAD_ENDED, .tid = self.tid);
+	hold_end(); /* cancelled within a call */
+	ahead_end();
 	self.ended = true;
 	self.generation = 0;
 	self.lane = NULL;
@@ -418,12 +422,12 @@ void visitor_forked(uint64_t stamp)
 	visitor_vfork_seen = false;
 	if (visitor.groups && !visitor.board->closing && process_begin()) {
 		REPORT(.kind = PROCESS_FORKED, .stamp = stamp, .pid = visitor.pid, .ppid = parent, .tid = self.tid);
-		if (threads && visitor.groups & GROUP_RESOURCE)
-			report_copied();
 	} else {
 		visitor.groups = 0;
 	}
-	self.busy = false;
+	self.busy = false; /* the list may be long: its lane must be able to grow */
+	if (threads)
+		report_copied(ring_dir);
 }
 
 bool visitor_enter(void)

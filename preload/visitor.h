@@ -187,6 +187,15 @@ static inline void hold_end(void)
 		__atomic_store_n(&self.lane->hold, 0, __ATOMIC_RELEASE);
 }
 
+/* A fact that is reported before the call that makes it true: until the end a
+ * look into /proc may still see what was before.  The report is stamped after. */
+static inline void ahead_begin(void) { __atomic_store_n(&self.lane->ahead, stamp_now(), __ATOMIC_RELEASE); }
+static inline void ahead_end(void)
+{
+	if (self.lane)
+		__atomic_store_n(&self.lane->ahead, 0, __ATOMIC_RELEASE);
+}
+
 /* In the child of a fork that was stamped `stamp`; 0: now. */
 void visitor_forked(uint64_t stamp);
 /* This thread ends: its lane goes to the next one. */
@@ -221,8 +230,9 @@ bool redact_name(const char *name, uint32_t n);
 void report_opened(int fd, const char *path, int dirfd, uint64_t flags, enum fd_type type);
 void report_found(int fd);
 void report_began(int argc, char **argv, char **env);
-/* In the child of a process with several threads: what fork really copied. */
-void report_copied(void);
+/* In the child of a process with several threads: what fork really copied.
+ * `ours` is the folder of the session's ring files, "" none. */
+void report_copied(const char *ours);
 void report_notify(const char *state, uint32_t n);
 void report_log(int priority, const char *ident, const char *message, uint32_t n);
 /* Reads a datagram sent to NOTIFY_SOCKET or to the journal. */

@@ -656,6 +656,26 @@ uint32_t collect_lanes(const struct collector *c, uint32_t pid)
 	return n;
 }
 
+uint64_t collect_under_way(struct collector *c, uint32_t pid)
+{
+	uint64_t now, since;
+
+	collect_find(c);
+	now = since = clock_now(&c->clock);
+	for (const struct lane_view *v = c->views; v; v = v->next) {
+		uint64_t stamps[2] = { __atomic_load_n(&v->lane->hold, __ATOMIC_ACQUIRE),
+				       __atomic_load_n(&v->lane->ahead, __ATOMIC_ACQUIRE) };
+
+		for (int i = 0; i < 2 && v->pid == pid && !v->dead; i++) {
+			uint64_t t = stamps[i] ? clock_time(&c->clock, stamps[i]) : since;
+
+			if (t < since && now - t < STUCK_NS)
+				since = t;
+		}
+	}
+	return since - SLACK_NS;
+}
+
 struct slot_gauges *collect_gauges(struct collector *c, uint32_t pid)
 {
 	for (struct lane_view *v = c->views; v; v = v->next)

@@ -100,6 +100,9 @@ void collect_report(struct collector *c, struct change *ch);
 void collect_process_gone(struct collector *c, uint32_t pid);
 /* Its gauges, or NULL. `fd` beyond them is not counted. */
 struct slot_gauges *collect_gauges(struct collector *c, uint32_t pid);
+/* Since when what /proc shows of a process may be behind its reports: now, or
+ * the stamp of a call under way whose fact is reported ahead of its effect. */
+uint64_t collect_under_way(struct collector *c, uint32_t pid);
 uint32_t collect_lanes(const struct collector *c, uint32_t pid);
 
 /* Changes the stage for a new one.  The old one is handed to the caller. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static char *read_proc(uint32_t pid, const char *name, size_t *ret_n)
@@ -136,6 +137,14 @@ static void thread_name(uint32_t pid, uint32_t tid, char out[32], uint32_t *ret_
 	free(s);
 }
 
+static uint64_t fd_changed_ns(struct collector *c, uint32_t pid, int fd)
+{
+	char suffix[24];
+
+	snprintf(suffix, sizeof suffix, "/fd%d", fd);
+	return model_changed_ns(c->model, pid, TABLE_RESOURCES, suffix);
+}
+
 static struct entity *known_fd(struct collector *c, uint32_t pid, int fd)
 {
 	char suffix[24];
@@ -170,21 +179,17 @@ void look_begin(struct look *l, struct collector *c, uint32_t pid)
 	int *list;
 	ssize_t count;
 
-	*l = (struct look){ .pid = pid, .begun_ns = clock_now(&c->clock) };
+	*l = (struct look){ .pid = pid, .since_ns = collect_under_way(c, pid) };
 	count = numbers(pid, "fd", &list);
 	l->gone = count < 0;
 	l->fds = xcalloc(count > 0 ? (size_t)count : 0, sizeof *l->fds);
 	for (ssize_t i = 0; i < count; i++) {
 		struct look_fd *f = &l->fds[l->nfds];
-		struct entity *e = known_fd(c, pid, list[i]);
 
 		f->fd = list[i];
 		f->link = read_link(pid, NULL, list[i], &f->link_len);
-		if (f->link == NULL)
-			continue;
-		f->known_ns = e ? e->time_ns : 0;
-		f->known_order = e ? e->order : 0;
-		l->nfds++;
+		if (f->link)
+			l->nfds++;
 	}
 	free(list);
 	count = numbers(pid, "task", &list);
@@ -267,7 +272,7 @@ static void report_open_fds(struct look *l, struct collector *c, uint64_t stamp)
 		const struct value *a = e ? value_get(&e->value, "allocation") : NULL;
 		const struct value *source = a ? value_get(a, "pathSource") : NULL;
 
-		if (!f->agreed || (e ? e->time_ns != f->known_ns || e->order != f->known_order : f->known_ns != 0))
+		if (!f->agreed || fd_changed_ns(c, l->pid, f->fd) >= l->since_ns)
 			continue;
 		if (e && a && text_equals(value_get(a, "path"), f->link, f->link_len) && text_equals(source, "proc", 4))
 			continue;
@@ -288,13 +293,36 @@ static void report_closed_fds(struct look *l, struct collector *c, uint64_t stam
 		bool open = false;
 
 		next = e->owned_next;
-		if (fd == NULL || fd->type != VALUE_INT || e->time_ns >= l->begun_ns)
+		if (fd == NULL || fd->type != VALUE_INT || e->time_ns >= l->since_ns)
 			continue;
 		for (size_t i = 0; i < l->nfds && !open; i++)
 			open = l->fds[i].fd == fd->integer;
 		if (!open)
 			proc_report(c, stamp, l->pid, (struct change){ .kind = FD_CLOSED, .has_fd = true, .fd = (int)fd->integer });
 	}
+}
+
+/* A thread says that it ends a while before the kernel lets it go; only one
+ * that started later is another with the same number. */
+static bool began_after(struct collector *c, uint32_t pid, uint32_t tid, const struct value *ended_ms)
+{
+	const uint64_t tick_ns = 1000000000u / (uint64_t)sysconf(_SC_CLK_TCK);
+	uint64_t start_ticks, utime, rss, age_ns;
+	uint32_t ppid;
+	char path[64], comm[32], state, *s;
+	struct timespec boot;
+	size_t n;
+	bool good;
+
+	snprintf(path, sizeof path, "task/%u/stat", tid);
+	s = read_proc(pid, path, &n);
+	good = s && parse_stat(s, &ppid, &start_ticks, comm, &state, &utime, &rss);
+	free(s);
+	if (!good || ended_ms == NULL || ended_ms->type != VALUE_DOUBLE)
+		return false;
+	clock_gettime(CLOCK_BOOTTIME, &boot);
+	age_ns = (uint64_t)boot.tv_sec * 1000000000u + (uint64_t)boot.tv_nsec - start_ticks * tick_ns;
+	return (double)clock_now(&c->clock) - ended_ms->real * 1e6 > (double)age_ns;
 }
 
 static void report_threads(struct look *l, struct collector *c, uint64_t stamp)
@@ -310,7 +338,9 @@ static void report_threads(struct look *l, struct collector *c, uint64_t stamp)
 		snprintf(suffix, sizeof suffix, "/t%u", t->tid);
 		e = model_process_entity(c->model, l->pid, TABLE_AGENTS, suffix);
 		status = e ? value_get(&e->value, "status") : NULL;
-		if (e && e->time_ns >= l->begun_ns)
+		if (e && e->time_ns >= l->since_ns)
+			continue;
+		if (text_equals(status, "terminated", 10) && !began_after(c, l->pid, t->tid, value_get(&e->value, "endedAt")))
 			continue;
 		if (e == NULL || text_equals(status, "terminated", 10))
 			proc_report(c, stamp, l->pid, (struct change){ .kind = THREAD_BEGAN, .tid = t->tid });
@@ -323,7 +353,7 @@ static void report_threads(struct look *l, struct collector *c, uint64_t stamp)
 		bool there = false;
 
 		next = e->owned_next;
-		if (tid == NULL || tid->type != VALUE_INT || e->time_ns >= l->begun_ns ||
+		if (tid == NULL || tid->type != VALUE_INT || e->time_ns >= l->since_ns ||
 		    text_equals(value_get(&e->value, "status"), "terminated", 10))
 			continue;
 		for (size_t i = 0; i < l->nthreads && !there; i++)
@@ -341,7 +371,7 @@ static void report_texts(struct look *l, struct collector *c, uint64_t stamp)
 	const struct value *now = title ? value_get(&title->value, "value")
 				  : p && p->agent ? value_get(&p->agent->value, "commandLine") : NULL;
 
-	if (l->cwd_agreed && !(cwd && cwd->time_ns >= l->begun_ns) &&
+	if (l->cwd_agreed && !(cwd && cwd->time_ns >= l->since_ns) &&
 	    !(cwd && text_equals(value_get(&cwd->value, "value"), l->cwd, strlen(l->cwd))))
 		proc_report(c, stamp, l->pid, (struct change){ .kind = CWD, .name = BYTES(l->cwd, strlen(l->cwd)) });
 	/* A command line holds what the visitor redacted: told only when it is not the same text. */

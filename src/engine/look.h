@@ -1,9 +1,13 @@
 /* A look at a process in /proc, and what it says that the model does not know.
  *
  * A fact read from /proc is believed only when two looks agree and no fact of
- * that key came in between: look_begin() takes the first look, look_agree()
- * the second, and look_report() reports what still differs from the model once
- * everything stamped before the second look has been applied. */
+ * that key is younger than `since_ns`: look_begin() takes the first look,
+ * look_agree() the second, and look_report() reports what still differs from
+ * the model once everything stamped before the second look has been applied.
+ *
+ * since_ns is when the first look began, or the stamp of a call that was under
+ * way then and is reported ahead of its effect (close, dup2): the kernel may
+ * have shown what was before it. */
 #ifndef SNAPTRAIL_ENGINE_LOOK_H
 #define SNAPTRAIL_ENGINE_LOOK_H
 
@@ -14,7 +18,6 @@ struct look_fd {
 	bool agreed;
 	uint32_t link_len;
 	char *link;
-	uint64_t known_ns, known_order; /* the model's last fact of it at the first look */
 };
 
 struct look_thread {
@@ -26,7 +29,7 @@ struct look_thread {
 
 struct look {
 	uint32_t pid;
-	uint64_t begun_ns;
+	uint64_t since_ns;
 	struct look_fd *fds;
 	size_t nfds;
 	struct look_thread *threads;

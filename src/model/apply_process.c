@@ -530,13 +530,18 @@ static void on_spawned(struct moment *at, const struct change *c)
 
 /* ---- threads ---- */
 
-static struct entity *thread_by_handle(struct process *p, uint64_t handle)
+/* seq: how many threads had begun when the handle was used, 0 unknown; a later
+ * one has the handle of one that is gone. */
+static struct entity *thread_by_handle(struct process *p, uint64_t handle, uint64_t seq)
 {
 	for (struct entity *e = p->owned; e; e = e->owned_next) {
 		const struct value *h = e->table == TABLE_AGENTS ? value_get(&e->value, "handle") : NULL;
 
-		if (h && h->type == VALUE_INT && (uint64_t)h->integer == handle && !agent_ended(e))
-			return e;
+		if (h && h->type == VALUE_INT && (uint64_t)h->integer == handle && !agent_ended(e)) {
+			const struct value *number = value_get(&e->value, "number");
+
+			return seq && number && number->integer > (int64_t)seq ? NULL : e;
+		}
 	}
 	return NULL;
 }
@@ -546,7 +551,7 @@ static struct entity *thread_of(struct moment *at, struct process *p, const stru
 	struct key k;
 
 	if (c->tid == 0)
-		return c->flags ? thread_by_handle(p, c->flags) : NULL;
+		return c->flags ? thread_by_handle(p, c->flags, c->seq) : NULL;
 	key_thread(&k, p->pid, c->tid);
 	return model_find(at->m, TABLE_AGENTS, k.text, k.n);
 }
@@ -564,6 +569,8 @@ static void on_thread(struct moment *at, struct process *p, const struct change 
 	case THREAD_BEGAN:
 		if (c->flags)
 			field_int(at, e, "handle", (int64_t)c->flags);
+		if (c->seq)
+			field_int(at, e, "number", (int64_t)c->seq);
 		break;
 	case THREAD_ENDED:
 		agent_end(at, e, "terminated", c->flags ? "joined" : "returned");

@@ -516,6 +516,15 @@ struct entity *model_process_entity(struct model *m, uint32_t pid, enum table t,
 	return n > 0 && (size_t)n < sizeof key ? model_find(m, t, key, (size_t)n) : NULL;
 }
 
+uint64_t model_changed_ns(struct model *m, uint32_t pid, enum table t, const char *suffix)
+{
+	char key[300];
+	int n = snprintf(key, sizeof key, "p%u%s", pid, suffix);
+	struct entity *e = n > 0 && (size_t)n < sizeof key ? lookup(m, t, key, (size_t)n, key_hash(t, key, (size_t)n)) : NULL;
+
+	return e ? e->time_ns : 0;
+}
+
 struct environment *environment_get(struct model *m, uint64_t hash, bool create)
 {
 	struct environment **v = &m->environments;

@@ -64,7 +64,8 @@ struct lane {
 	uint64_t hold;            /* a stamp that will be reported later; 0: none */
 	uint64_t lost;            /* reports dropped for want of room */
 	uint64_t lost_first, lost_last; /* stamps of the first and last of them since lost was 0 */
-	uint64_t pad0[2];
+	uint64_t ahead;           /* since when a call runs that was reported before it began; 0: none */
+	uint64_t pad0;
 	/* the consumer's line */
 	uint64_t tail;
 	uint64_t pad1[7];

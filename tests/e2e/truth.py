@@ -36,7 +36,9 @@ def check_notes(notes, at_least, **kw):
 
 
 def play(seed, threads, rounds, operations, options=()):
-    os.mkdir("play")
+    os.makedirs("play", exist_ok=True)
+    if os.path.exists("notes"):
+        os.unlink("notes")
     p = record(program("truth"), "notes", os.path.abspath("play"), str(seed), str(threads), str(rounds),
                str(operations), options=options, timeout=40)
     assert p.returncode == 0, (p.returncode, p.stderr)
@@ -62,6 +64,13 @@ def test_thousands_of_operations_between_two_looks_lose_nothing():
 
 def test_sessions_with_snapshots_in_between_are_right_too():
     check_notes(play(5, 3, 25, 30, options=("--interval", "20ms")), 25)
+
+
+@limit(120)
+def test_a_look_into_proc_in_the_middle_of_calls_changes_nothing():
+    for seed in (7, 8, 9):
+        os.environ["SNAPTRAIL_STORE"] += str(seed)
+        check_notes(play(seed, 4, 25, 60, options=("--interval", "5ms")), 25)
 
 
 def test_the_forensic_profile_shows_the_same():

@@ -559,6 +559,24 @@ static void a_thread_that_has_an_ended_ones_number_stays(void)
 	bench_end(&b);
 }
 
+/* The C library gives a joined thread's handle to the next one, which may show
+ * itself before the joiner comes to report. */
+static void a_join_that_is_told_late_does_not_end_the_next_thread(void)
+{
+	struct bench b;
+
+	bench_make(&b);
+	began(&b, 10, 1);
+	say(&b, 10, (struct change){ .kind = THREAD_BEGAN, .tid = 11, .flags = 0x7000, .seq = 1 });
+	say(&b, 10, (struct change){ .kind = THREAD_ENDED, .tid = 11 });
+	say(&b, 10, (struct change){ .kind = THREAD_BEGAN, .tid = 12, .flags = 0x7000, .seq = 2 });
+	say(&b, 10, (struct change){ .kind = THREAD_ENDED, .flags = 0x7000, .seq = 1 });
+	CU_ASSERT_STRING_EQUAL(text_at(&b, TABLE_AGENTS, "p10/t12", "status"), "busy");
+	say(&b, 10, (struct change){ .kind = THREAD_ENDED, .flags = 0x7000, .seq = 2 });
+	CU_ASSERT_STRING_EQUAL(text_at(&b, TABLE_AGENTS, "p10/t12", "status"), "terminated");
+	bench_end(&b);
+}
+
 static void a_channel_keeps_the_last_messages_and_counts_the_others(void)
 {
 	struct bench b;
@@ -1008,6 +1026,7 @@ void suite_model(void)
 	TEST(s, a_known_environment_comes_back_by_its_hash);
 	TEST(s, only_so_many_ended_ones_stay);
 	TEST(s, a_thread_that_has_an_ended_ones_number_stays);
+	TEST(s, a_join_that_is_told_late_does_not_end_the_next_thread);
 	TEST(s, a_channel_keeps_the_last_messages_and_counts_the_others);
 	TEST(s, what_does_not_fit_its_table_is_kept_and_can_be_patched);
 	TEST(s, a_loaded_state_keeps_all_that_ended);
