@@ -124,6 +124,10 @@ static inline __attribute__((always_inline)) bool lane_take(struct lane *l, uint
 	return seen == pos;
 }
 
+/* The consumer has read the lines that come next a round ago: fetched for
+ * writing this far ahead, some twenty records, they are there in time. */
+#define PREFETCH_BYTES 1024
+
 static inline __attribute__((always_inline)) uint8_t *lane_reserve(uint32_t n, uint64_t *ret_pos)
 {
 	struct lane *l = self.lane;
@@ -136,6 +140,7 @@ static inline __attribute__((always_inline)) uint8_t *lane_reserve(uint32_t n, u
 		uint8_t *p = self.data + (pos & self.mask);
 
 		__atomic_store_n((uint64_t *)p, record_header(pos, n, RECORD_UNFINISHED), __ATOMIC_RELAXED);
+		__builtin_prefetch(p + PREFETCH_BYTES, 1, 3);
 		*ret_pos = pos;
 		return p + 8;
 	}

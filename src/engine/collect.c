@@ -513,12 +513,13 @@ static bool finished(const struct lane_view *v, uint32_t state)
 	return v->dead || (state == LANE_CLOSED && (v->map_bytes || !slot_gauges(v->lane)->used));
 }
 
-size_t collect_drain(struct collector *c, bool *ret_busy)
+size_t collect_drain(struct collector *c, double *ret_fill)
 {
 	uint64_t now = clock_now(&c->clock), mark = now - SLACK_NS;
 	struct lane_view **at;
 	size_t taken = 0;
 
+	*ret_fill = 0;
 	clock_sync(&c->clock);
 	collect_find(c);
 	for (at = &c->views; *at;) {
@@ -527,8 +528,8 @@ size_t collect_drain(struct collector *c, bool *ret_busy)
 		uint32_t state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
 		uint64_t used = __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE) - l->tail, hold;
 
-		if (used > v->size_bytes / 4)
-			*ret_busy = true;
+		if ((double)used > *ret_fill * v->size_bytes)
+			*ret_fill = (double)used / v->size_bytes;
 		taken += drain_lane(c, v, now);
 		lane_losses(c, v);
 		hold = __atomic_load_n(&l->hold, __ATOMIC_ACQUIRE);

@@ -85,9 +85,9 @@ void collect_end(struct collector *c);
 /* Finds lanes that are new; collect_drain() does so itself. */
 void collect_find(struct collector *c);
 
-/* One round over all lanes.  Returns how many records it took; *ret_busy is
- * set when a lane is over a quarter full. */
-size_t collect_drain(struct collector *c, bool *ret_busy);
+/* One round over all lanes.  Returns how many records it took; *ret_fill is
+ * how full the fullest lane was, 0 to 1. */
+size_t collect_drain(struct collector *c, double *ret_fill);
 /* Brings the model up to the watermark. */
 void collect_apply(struct collector *c);
 /* As collect_apply, to the end of what was drained. */

@@ -19,6 +19,7 @@
 
 #define SLEEP_MIN_NS 100000u
 #define SLEEP_WORK_NS 2000000u   /* while records come */
+#define SLEEP_FILL 0.125         /* of the fastest lane: a producer rings at a quarter */
 #define SLEEP_ENDING_NS 50000u
 #define ENDING_ROUNDS 50u        /* without sleep once the command has ended */
 #define SLEEP_MAX_NS 20000000u
@@ -278,11 +279,10 @@ static void events(struct recorder *r)
 static void drain_beyond(struct recorder *r, uint64_t time_ns)
 {
 	uint64_t give_up = mono_now_ns() + 10000000u;
-	bool busy;
+	double fill;
 
 	do {
-		busy = false;
-		collect_drain(&r->c, &busy);
+		collect_drain(&r->c, &fill);
 	} while (r->c.watermark_ns <= time_ns && mono_now_ns() < give_up);
 	collect_apply(&r->c);
 }
@@ -536,15 +536,29 @@ static bool command_left_others(const struct recorder *r)
 	return p == NULL;
 }
 
+/* Falls slowly, as the next burst is likely to be like the last. */
+static double filling_rate(double before, double fill, uint64_t *drained_ns)
+{
+	uint64_t now = mono_now_ns();
+	double rate = now > *drained_ns ? fill / (double)(now - *drained_ns) : 0;
+
+	*drained_ns = now;
+	return rate > before ? rate : before * 0.98;
+}
+
 static void loop(struct recorder *r)
 {
-	uint64_t sleep_ns = SLEEP_MIN_NS, applied = 0;
+	uint64_t sleep_ns = SLEEP_MIN_NS, applied = 0, drained_ns = mono_now_ns();
+	double rate = 0; /* of the fastest lane: how much of it is filled in a nanosecond */
 	struct snaptrail_summary s;
 	unsigned ending = 0;
 
 	for (unsigned round = 0; !over(r); round++) {
-		bool busy = false;
-		size_t n = collect_drain(&r->c, &busy);
+		double fill;
+		size_t n = collect_drain(&r->c, &fill);
+		bool busy = fill > 0.25;
+
+		rate = filling_rate(rate, fill, &drained_ns);
 
 		if (!busy || r->c.npending > 100000 || round - applied > 64) {
 			collect_apply(&r->c);
@@ -567,9 +581,12 @@ static void loop(struct recorder *r)
 		}
 		/* Reading each record as it comes would bounce its cache line and keep a
 		 * processor busy with timers: a sleep lets them gather.  A producer past
-		 * a quarter of its lane rings the bell. */
+		 * a quarter of its lane rings the bell, which costs it a system call:
+		 * better to be back before. */
 		if (n && sleep_ns > SLEEP_WORK_NS)
 			sleep_ns = SLEEP_WORK_NS;
+		if (rate * (double)sleep_ns > SLEEP_FILL)
+			sleep_ns = rate * SLEEP_MIN_NS < SLEEP_FILL ? (uint64_t)(SLEEP_FILL / rate) : SLEEP_MIN_NS;
 		if (r->root_ended && !r->answered) { /* `run` waits for us */
 			if (ending++ < ENDING_ROUNDS)
 				continue;

@@ -188,10 +188,10 @@ static void clock_from(struct clock *c, const struct stage_header *h, const stru
 /* Until a round finds nothing; stages that fill up become snapshots. */
 static int drain_all(struct store *st, struct session *s, struct collector *c)
 {
-	bool busy = false;
+	double fill;
 	int e = 0;
 
-	while (e == 0 && (collect_drain(c, &busy) || stage_is_full(&c->stage))) {
+	while (e == 0 && (collect_drain(c, &fill) || stage_is_full(&c->stage))) {
 		struct stage old;
 
 		if (!stage_is_full(&c->stage))

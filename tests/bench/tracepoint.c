@@ -2,7 +2,7 @@
  * int and a text of 29 bytes.  `tracepoint N` prints the mean ns, best of 5. */
 #define LTTNG_UST_TRACEPOINT_CREATE_PROBES
 #define LTTNG_UST_TRACEPOINT_DEFINE
-#include "tracepoint.h"
+#include "bench_provider.h"
 
 #include <stdint.h>
 #include <stdio.h>

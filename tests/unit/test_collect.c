@@ -110,9 +110,9 @@ static void began(struct rig *r, struct lane *l, uint64_t after_ns)
 
 static size_t drain(struct rig *r)
 {
-	bool busy = false;
+	double fill;
 
-	return collect_drain(&r->c, &busy);
+	return collect_drain(&r->c, &fill);
 }
 
 static const char *env_of(struct rig *r, uint32_t pid, const char *suffix)
@@ -379,7 +379,7 @@ static void a_kill_between_stage_and_tail_gives_no_duplicates(void)
 		struct lane *l;
 		uint64_t tail;
 		struct change c;
-		bool busy;
+		double fill;
 
 		rig_make(&r, rate);
 		l = lane_make(&r, 0, 10, 10);
@@ -398,7 +398,7 @@ static void a_kill_between_stage_and_tail_gives_no_duplicates(void)
 		CU_ASSERT_EQUAL_FATAL(collect_begin(&again, r.t.path, r.board, 2, rate), 0);
 		collect_find(&again);
 		skip_staged(&again, r.c.stage.h);
-		CU_ASSERT_EQUAL(collect_drain(&again, &busy), 1);
+		CU_ASSERT_EQUAL(collect_drain(&again, &fill), 1);
 		CU_ASSERT_EQUAL(again.changes, 1);
 		collect_end(&again);
 		rig_end(&r);
