@@ -20,7 +20,7 @@
 		"	jne 1f\n" \
 		"	push %rdi\n	push %rsi\n	push %rdx\n	push %rcx\n	push %r8\n	push %r9\n" \
 		"	sub $8, %rsp\n" \
-		"	call real_resolve\n" \
+		"	call real_jumps\n" \
 		"	add $8, %rsp\n" \
 		"	pop %r9\n	pop %r8\n	pop %rcx\n	pop %rdx\n	pop %rsi\n	pop %rdi\n" \
 		"1:	jmp *real_" #name "(%rip)\n" \

@@ -13,9 +13,7 @@
 
 struct real_functions real;
 void *real_vfork, *real_clone; /* where the jumps of process.c lead */
-bool real_ready;
-
-
+static const struct link_map *last;
 
 struct object {
 	const uint32_t *hash;
@@ -96,35 +94,55 @@ static void *object_symbol(const struct object *o, const char *name, uint32_t ha
 	}
 }
 
-static const char *const names[] = {
+/* Offsets instead of pointers: nothing for the loader to relocate at a start. */
+static const struct {
+#define HOOK(group, result, name, params) char s_##name[sizeof #name];
+#define JUMP(group, name) char s_##name[sizeof #name];
+#include "hooks.def"
+} names = {
 #define HOOK(group, result, name, params) #name,
 #define JUMP(group, name) #name,
 #include "hooks.def"
 };
-#define NAMES (sizeof names / sizeof *names)
-_Static_assert(sizeof(struct real_functions) == NAMES * sizeof(void *), "one pointer a name");
+static const uint16_t name_at[] = {
+#define HOOK(group, result, name, params) offsetof(__typeof__(names), s_##name),
+#define JUMP(group, name) offsetof(__typeof__(names), s_##name),
+#include "hooks.def"
+};
+_Static_assert(sizeof(struct real_functions) == sizeof name_at / sizeof *name_at * sizeof(void *), "one pointer a name");
 
-static void resolve_in(const struct link_map *m, void **slots)
+/* dlclose() unmaps only what was opened after the start, behind `last`. */
+void real_find(void **slot)
 {
+	const char *name = (const char *)&names + name_at[slot - (void **)&real];
+	const struct link_map *m = _r_debug.r_map, *end = __atomic_load_n(&last, __ATOMIC_ACQUIRE);
+	uint32_t hash = gnu_hash(name);
+	void *found = NULL;
 	struct object o;
-
-	if (!object_of(m, &o))
-		return;
-	for (size_t i = 0; i < NAMES; i++)
-		if (slots[i] == NULL)
-			slots[i] = object_symbol(&o, names[i], gnu_hash(names[i]));
-}
-
-void real_resolve(void)
-{
-	void **slots = (void **)&real;
-	const struct link_map *m = _r_debug.r_map;
 
 	while (m && m->l_ld != _DYNAMIC)
 		m = m->l_next;
-	for (m = m ? m->l_next : NULL; m; m = m->l_next)
-		resolve_in(m, slots);
-	real_vfork = real.vfork;
-	real_clone = real.clone;
-	__atomic_store_n(&real_ready, true, __ATOMIC_RELEASE);
+	for (m = m ? m->l_next : NULL; m && !found; m = m == end ? NULL : m->l_next)
+		if (object_of(m, &o))
+			found = object_symbol(&o, name, hash);
+	if (found)
+		__atomic_store_n(slot, found, __ATOMIC_RELEASE);
+}
+
+void real_ready(void)
+{
+	const struct link_map *m = _r_debug.r_map;
+
+	while (m && m->l_next)
+		m = m->l_next;
+	__atomic_store_n(&last, m, __ATOMIC_RELEASE);
+}
+
+/* Called by the jumps of process.c. */
+__attribute__((used, visibility("hidden"))) void real_jumps(void)
+{
+	(void)REAL(vfork);
+	(void)REAL(clone);
+	__atomic_store_n(&real_vfork, (void *)real.vfork, __ATOMIC_RELEASE);
+	__atomic_store_n(&real_clone, (void *)real.clone, __ATOMIC_RELEASE);
 }

@@ -14,7 +14,7 @@ struct start {
 	void *(*run)(void *);
 	void *arg;
 };
-static struct start pool[64];
+static struct start pool[32];
 
 static struct start *start_take(void *(*run)(void *), void *arg)
 {

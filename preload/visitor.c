@@ -75,10 +75,11 @@ static void lane_init(struct lane *l, uint32_t tid, uint32_t size, uint32_t offs
 static struct lane *slot_claim(uint32_t tid)
 {
 	struct board *b = visitor.board;
-	uint32_t start = tid * 2654435761u % b->slots;
+	uint32_t spread = tid * 2654435761u;
 
-	for (uint32_t i = 0; i < b->slots; i++) {
-		struct lane *l = board_slot(b, (start + i) % b->slots);
+	/* First those that the kernel maps together with the header. */
+	for (uint32_t i = 0; i < SLOTS_NEAR + b->slots; i++) {
+		struct lane *l = board_slot(b, i < SLOTS_NEAR ? (spread + i) % SLOTS_NEAR : (spread + i) % b->slots);
 		uint32_t expected = LANE_FREE;
 
 		if (__atomic_load_n(&l->state, __ATOMIC_RELAXED) == LANE_FREE &&
@@ -497,17 +498,11 @@ static struct board *board_map(const char *path)
 }
 
 /* A page that fork() empties, by whatever road the fork came. */
-static uint32_t *generation_map(void)
+static uint32_t *generation_get(void)
 {
-	void *p = sys_mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	uint8_t *page = (uint8_t *)(((uintptr_t)room_wiped + 4095) & ~4095ul);
 
-	if (sys_failed(p))
-		return NULL;
-	if (sys3(SYS_madvise, (long)p, 4096, MADV_WIPEONFORK) < 0) {
-		sys_munmap(p, 4096);
-		return NULL;
-	}
-	return p;
+	return sys3(SYS_madvise, (long)page, 4096, MADV_WIPEONFORK) < 0 ? NULL : (uint32_t *)page;
 }
 
 static bool tsc_forbidden(void)
@@ -535,10 +530,10 @@ __attribute__((constructor)) static void visitor_start(int argc, char **argv, ch
 	const char *path = env_value(env, "SNAPTRAIL_BOARD");
 	struct board *b;
 
-	real_resolve();
+	real_ready();
 	if (path == NULL || !ring_dir_set(path))
 		return;
-	generation_page = generation_map();
+	generation_page = generation_get();
 	b = generation_page ? board_map(path) : NULL;
 	if (b == NULL)
 		return;

@@ -44,12 +44,13 @@ struct real_functions {
 #include "hooks.def"
 };
 extern struct real_functions real;
-/* Finds them all in one pass; may be called again, from any thread, at any
- * time: it takes no lock, allocates nothing and always writes the same. */
-void real_resolve(void);
-extern bool real_ready;
+/* Finds the one that belongs at `slot` of `real`; from any thread, at any time:
+ * it takes no lock, allocates nothing and always writes the same. */
+void real_find(void **slot);
+/* What was loaded up to now stays: the search ends there. */
+void real_ready(void);
 
-#define REAL(name) (likely(real_ready) ? real.name : (real_resolve(), real.name))
+#define REAL(name) (likely(real.name != NULL) ? real.name : (real_find((void **)&real.name), real.name))
 
 /* One for the process, written at start and after a fork. */
 struct visitor {
@@ -230,6 +231,13 @@ void gauge_begin(int fd);
  * returns how many. */
 uint32_t redact_text(const char *s, uint32_t n, char *out, uint32_t cap);
 bool redact_name(const char *name, uint32_t n);
+
+/* Big and hardly touched; linked last, so that all else is on one page. */
+#define LISTS_BYTES (24 * 1024)
+#define SCRATCH_BYTES (16 * 1024)
+extern uint8_t room_wiped[8192];         /* an aligned page of it is emptied by fork */
+extern uint8_t room_lists[LISTS_BYTES];  /* the lists of the first record */
+extern uint8_t scratch[SCRATCH_BYTES];   /* where its texts are made */
 
 /* Reports used by more than one group. */
 void report_opened(int fd, const char *path, int dirfd, uint64_t flags, enum fd_type type);

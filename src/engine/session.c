@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -148,6 +149,30 @@ static void read_boot_id(char *out, size_t cap)
 	out[n > 0 ? n - (out[n - 1] == '\n') : 0] = 0;
 }
 
+static uint64_t device_of(int fd)
+{
+	struct statx st;
+
+	if (fd < 0 || statx(fd, "", AT_EMPTY_PATH, STATX_INO, &st) < 0)
+		return 0;
+	return (uint64_t)st.stx_dev_major << 32 | st.stx_dev_minor;
+}
+
+/* The kernel's own file systems: what lies there needs no path. */
+static void board_set_devices(struct board *b)
+{
+	int fds[2], s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (pipe2(fds, O_CLOEXEC) == 0) {
+		b->pipe_dev = device_of(fds[0]);
+		close(fds[0]);
+		close(fds[1]);
+	}
+	b->socket_dev = device_of(s);
+	if (s >= 0)
+		close(s);
+}
+
 static int board_create(struct session *s, const struct config *c, const struct clock *clock)
 {
 	char path[320];
@@ -176,6 +201,7 @@ static int board_create(struct session *s, const struct config *c, const struct 
 	b->slots = BOARD_SLOTS;
 	b->size_bytes = BOARD_BYTES;
 	board_set_words(b, c->patterns);
+	board_set_devices(b);
 	b->version = BOARD_VERSION;
 	b->magic = BOARD_MAGIC;
 	s->board = b;

@@ -366,6 +366,19 @@ static void began_env(struct moment *at, struct process *p, const struct change 
 	}
 }
 
+/* A path that came with its hash once and by the hash alone from then on; kept
+ * as a list of one among the environments. */
+static struct bytes named_once(struct model *m, uint64_t hash, struct bytes path)
+{
+	struct environment *v = environment_get(m, hash, path.n > 0);
+
+	if (v == NULL)
+		return path;
+	if (path.n && v->list.n == 0)
+		value_push(&v->list, value_text(path.p, path.n));
+	return v->list.n && v->list.items[0].type == VALUE_STRING ? BYTES(v->list.items[0].bytes, v->list.items[0].n) : path;
+}
+
 static void began_fds(struct moment *at, struct process *p, const struct change *c, const uint8_t *raw, size_t n)
 {
 	struct bytes item;
@@ -376,6 +389,7 @@ static void began_fds(struct moment *at, struct process *p, const struct change 
 	while (change_next_item(raw, n, &pos, CHANGE_FDS, &item)) {
 		struct wire w;
 		struct bytes link = BYTES("", 0);
+		uint64_t hash = 0;
 		size_t at_byte = 0;
 		uint32_t fd = 0;
 
@@ -384,9 +398,13 @@ static void began_fds(struct moment *at, struct process *p, const struct change 
 				fd = (uint32_t)w.u;
 			else if (w.field == 2 && w.type == 2)
 				link = w.b;
+			else if (w.field == 3)
+				hash = w.u;
 		}
 		if (fd < 8192)
 			open[fd / 8] |= (uint8_t)(1 << fd % 8);
+		if (hash)
+			link = named_once(at->m, hash, link);
 		fd_seen(at, p, (int)fd, link);
 	}
 	for (e = p->owned; e && !c->partial; e = next) { /* exec closed the others */
@@ -408,6 +426,7 @@ static void on_began(struct moment *at, const struct change *c, const uint8_t *r
 	bool fresh;
 	struct key k;
 	const char *base;
+	struct bytes exe = c->exe_hash ? named_once(at->m, c->exe_hash, c->exe) : c->exe;
 
 	p = process_begin(at, c->pid, c->ppid, &fresh);
 	if (p == NULL || p->agent == NULL)
@@ -426,14 +445,14 @@ static void on_began(struct moment *at, const struct change *c, const uint8_t *r
 	process_strip(at, p, TABLE_MEMORY);
 	field_int(at, p->agent, "execCount", p->exec_count);
 	field_str(at, p->agent, "status", "busy");
-	base = c->exe.n ? memrchr(c->exe.p, '/', c->exe.n) : NULL;
+	base = exe.n ? memrchr(exe.p, '/', exe.n) : NULL;
 	if (c->name.n)
 		field_text(at, p->agent, "name", c->name.p, c->name.n);
 	else if (base)
-		field_text(at, p->agent, "name", base + 1, c->exe.n - (size_t)(base + 1 - (const char *)c->exe.p));
+		field_text(at, p->agent, "name", base + 1, exe.n - (size_t)(base + 1 - (const char *)exe.p));
 	field_text(at, p->agent, "commandLine", line.data, line.len);
-	if (c->exe.n)
-		field_text(at, p->agent, "executable", c->exe.p, c->exe.n);
+	if (exe.n)
+		field_text(at, p->agent, "executable", exe.p, exe.n);
 	field_int(at, p->agent, "uid", c->uid);
 	if (c->cwd.n) {
 		key_named(&k, p->pid, "cwd", "", 0);

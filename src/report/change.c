@@ -108,6 +108,7 @@ bool change_read(struct change *c, const uint8_t *p, size_t n)
 		case 31: c->family = (uint32_t)w.u; break;
 		case 32: c->partial = w.u != 0; break;
 		case 33: c->seq = w.u; break;
+		case 34: c->exe_hash = w.u; break;
 		default: break;
 		}
 	}

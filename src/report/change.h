@@ -56,7 +56,7 @@ struct change {
 	int64_t number;
 	uint32_t pid, tid, ppid, uid;
 	uint32_t source, error, table, fd_type, family;
-	uint64_t bytes_read, bytes_written, calls, coalesced, env_hash, start_ticks, seq;
+	uint64_t bytes_read, bytes_written, calls, coalesced, env_hash, exe_hash, start_ticks, seq;
 	double real;
 	struct bytes cwd, exe, address, entity;
 	/* Lists, already encoded as their repeated fields (args, env, fds). */
@@ -182,6 +182,7 @@ CHANGE_INLINE uint32_t change_size(const struct change *c)
 	n += size_bytes(24, c->entity.n) + (c->kind == METRIC ? 10 : 0) + size_uint(26, c->uid);
 	n += size_uint(27, c->start_ticks) + size_bytes(28, c->exe.n) + size_uint(29, c->fd_type);
 	n += size_bytes(30, c->address.n) + size_uint(31, c->family) + (c->partial ? 3 : 0) + size_uint(33, c->seq);
+	n += c->exe_hash ? 10 : 0;
 	return n;
 }
 
@@ -230,7 +231,8 @@ CHANGE_INLINE uint8_t *change_put(uint8_t *p, const struct change *c)
 	p = put_bytes(p, 30, c->address.p, c->address.n);
 	p = put_uint(p, 31, c->family);
 	p = put_uint(p, 32, c->partial);
-	return put_uint(p, 33, c->seq);
+	p = put_uint(p, 33, c->seq);
+	return c->exe_hash ? put_fixed64(p, 34, c->exe_hash) : p;
 }
 
 /* Reads one Change of n bytes; byte fields point into them.  args, env and

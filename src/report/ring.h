@@ -2,7 +2,8 @@
  *
  * The board is one preallocated file of a session on tmpfs, mapped whole by
  * every process of it: a header page (identity, clock, what to hook, losses),
- * a page of known environments, a page of redaction words, then slots.  A slot
+ * a page of hashes of what has been recorded in full (environments, paths of
+ * executables and devices), a page of redaction words, then slots.  A slot
  * is a thread's small inline lane (and, for a process's first thread, the
  * gauges of its descriptors): a forked child takes one with two atomic
  * instructions and no system call.  A thread that outgrows its slot makes a
@@ -34,6 +35,7 @@
 #define BOARD_VERSION 1u
 #define BOARD_SLOTS 120u
 #define SLOT_BYTES 8192u
+#define SLOTS_NEAR 6u /* within the first 64 KiB, which one page fault maps */
 #define SLOT_DATA_OFFSET 4096u
 #define SLOT_DATA_BYTES 4096u
 #define SLOT_GAUGES 128u
@@ -98,7 +100,7 @@ struct slot_gauges {
 #define MORE_GAUGES 4096u
 _Static_assert(SLOT_GAUGES_OFFSET + sizeof(struct slot_gauges) <= SLOT_DATA_OFFSET, "a slot's first page");
 
-#define BOARD_ENVS 512u
+#define BOARD_KNOWN 512u
 #define BOARD_WORDS_BYTES 4096u
 
 struct board {
@@ -131,12 +133,13 @@ struct board {
 	uint64_t stage_serial;      /* bumped by the recorder before stage files go away */
 	uint64_t cut_ns;            /* the last snapshot describes this instant */
 	uint64_t max_rate;          /* changes a second and key that are kept; 0 all */
+	uint64_t pipe_dev, socket_dev; /* where the kernel has its pipes and sockets: stx_dev, major << 32 | minor */
 };
-#define BOARD_ENVS_OFFSET 4096u
+#define BOARD_KNOWN_OFFSET 4096u
 #define BOARD_WORDS_OFFSET 8192u
-_Static_assert(sizeof(struct board) <= BOARD_ENVS_OFFSET, "the header page");
+_Static_assert(sizeof(struct board) <= BOARD_KNOWN_OFFSET, "the header page");
 
-static inline uint64_t *board_envs(struct board *b) { return (uint64_t *)((char *)b + BOARD_ENVS_OFFSET); }
+static inline uint64_t *board_known(struct board *b) { return (uint64_t *)((char *)b + BOARD_KNOWN_OFFSET); }
 static inline char *board_words(struct board *b) { return (char *)b + BOARD_WORDS_OFFSET; }
 static inline struct lane *board_slot(struct board *b, uint32_t i)
 {

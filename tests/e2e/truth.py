@@ -162,6 +162,32 @@ note()""")
     assert len(notes[0]["threads"]) == 2 and len(notes[1]["threads"]) == 1
 
 
+def test_what_an_image_inherits_is_right_at_once():
+    notes = story("""
+n = int(os.environ.get('AGAIN', '0'))
+if n:
+    note()
+    out = open('notes', 'a'); out.write(json.dumps(_notes[0]) + chr(10)); out.close()
+    _notes.clear()
+os.closerange(3, 400)
+if n == 0:
+    os.mkfifo('fifo'); s = socket.socket(socket.AF_UNIX); s.bind('bound'); s.close()
+kinds = [
+    lambda: [os.open('/dev/zero', os.O_RDONLY), *os.pipe(), os.dup(socket.socket().detach())],
+    lambda: [os.open('/dev/zero', os.O_RDONLY), os.open('/dev/null', os.O_RDWR), os.dup2(os.pipe()[0], 70)],
+    lambda: [os.open('/dev/zero', os.O_RDONLY), os.dup2(os.open('/dev/null', os.O_RDWR), 255)],
+    lambda: [os.dup2(os.pipe()[0], 64), os.dup2(os.pipe()[0], 256), os.dup2(1, 300)],
+    lambda: [os.open('fifo', os.O_RDWR), os.open('bound', os.O_PATH)],
+    lambda: [os.eventfd(0), os.open('.', os.O_RDONLY), os.open('/etc/passwd', os.O_RDONLY)],
+]
+if n < len(kinds):
+    for fd in kinds[n](): os.set_inheritable(fd, True)
+    os.environ['AGAIN'] = str(n + 1)
+    os.execv('/usr/bin/python3', ['python3', 'story.py'])
+""")
+    check_notes(notes, 6)
+
+
 def test_a_renamed_open_file_has_its_new_name_after_a_snapshot():
     notes = story("""
 open(os.getcwd() + '/one', 'w').close()
