@@ -359,13 +359,14 @@ static bool thread_begin(void)
 
 void visitor_thread_ended(void)
 {
-	struct lane *l = self.lane;
+	struct lane *l;
 
-	if (l == NULL || self.generation == 0 || self.generation != *visitor.generation)
+	if (self.lane == NULL || self.generation == 0 || self.generation != *visitor.generation)
 		return;
 	REPORT(.kind = THREAD_ENDED, .tid = self.tid);
 	hold_end(); /* cancelled within a call */
 	ahead_end();
+	l = self.lane; /* the last report may have made it grow */
 	self.ended = true;
 	self.generation = 0;
 	self.lane = NULL;

@@ -98,6 +98,9 @@ struct snaptrail;
  * are salvaged first, unless SNAPTRAIL_READ_ONLY. */
 int snaptrail_open(const struct snaptrail_config *c, unsigned flags, struct snaptrail **ret);
 void snaptrail_close(struct snaptrail *st);
+/* What opening could not mend, in one line (a session that cannot be salvaged
+ * yet: a full disk, say), or NULL.  It is tried again at the next opening. */
+const char *snaptrail_notice(const struct snaptrail *st);
 
 struct snaptrail_session {
 	char id[17];

@@ -47,8 +47,8 @@ int snaptrail_open(const struct snaptrail_config *config, unsigned flags, struct
 		free(st);
 		return r;
 	}
-	if (!o.read_only)
-		salvage_all(st->store);
+	if (!o.read_only && salvage_all(st->store) < 0)
+		snprintf(st->notice, sizeof st->notice, "%s", err_detail());
 	*ret = st;
 	return 0;
 }
@@ -61,6 +61,8 @@ void snaptrail_close(struct snaptrail *st)
 	free(st->creation);
 	free(st);
 }
+
+const char *snaptrail_notice(const struct snaptrail *st) { return st->notice[0] ? st->notice : NULL; }
 
 uint64_t tick_of(const struct snaptrail *st)
 {

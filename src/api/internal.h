@@ -11,6 +11,7 @@ struct snaptrail {
 	struct store *store;
 	const struct config *config;
 	char text[2][300];
+	char notice[300];           /* what opening could not mend */
 	uint64_t *creation;         /* scratch for percentiles */
 };
 

@@ -47,8 +47,13 @@ uint64_t now_ns(void)
 
 int cli_open(struct cli *c)
 {
-	int r = c->store ? 0 : snaptrail_open(c->config, 0, &c->store);
+	int r = 0;
 
+	if (c->store == NULL) {
+		r = snaptrail_open(c->config, 0, &c->store);
+		if (r == 0 && snaptrail_notice(c->store))
+			out_note(c, "%s", snaptrail_notice(c->store));
+	}
 	if (r == 0)
 		return 0;
 	if (exit_of(r) == EXIT_NO_REF)

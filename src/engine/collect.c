@@ -250,6 +250,12 @@ static bool opens_folder(const struct head *h)
 	return false;
 }
 
+/* What is open on descriptor *p, a varint. */
+static uint64_t fd_key(uint32_t pid, const uint8_t *p, const uint8_t *end)
+{
+	return mix_bytes(mix(pid, 0x100), p, (size_t)(skip_varint(p, end) - p)) | 1;
+}
+
 /* Which key a Change of a coalescable kind is about; 0 for the others, whose
  * every instance matters. */
 static uint64_t key_of(const struct head *h, uint32_t pid, uint32_t tid)
@@ -264,8 +270,7 @@ static uint64_t key_of(const struct head *h, uint32_t pid, uint32_t tid)
 			return 0; /* others may be opened below it before it closes */
 		/* fall through */
 	case FD_CLOSED:
-		key = mix(pid, 0x100);
-		break;
+		return p < h->end && *p == 3 << 3 ? fd_key(pid, p + 1, h->end) : 0;
 	case FD_FLAGS: case FD_GAUGE:
 		break;
 	case THREAD_NAMED:
@@ -332,6 +337,21 @@ static bool has_credit(struct hot_key *k, uint64_t time_ns, uint64_t cost_ns)
 	return true;
 }
 
+/* A copy is made of what its source is at that instant: later changes of the
+ * source must not take the place of the one before.  A fork copies everything. */
+static void keep_sources(struct collector *c, const struct lane_view *v, const struct head *h)
+{
+	if (h->kind == PROCESS_FORKED)
+		c->hot_epoch++;
+	if (h->kind == FD_DUPED && h->rest < h->end && *h->rest == 3 << 3) {
+		uint64_t key = fd_key(v->pid, h->rest + 1, h->end);
+		struct hot_key *a = &c->hot[key & (HOT_KEYS - 2)], *k = a->key == key ? a : a + 1;
+
+		if (k->key == key)
+			k->block = NULL;
+	}
+}
+
 /* A Change of a key that has used up its allowance goes into the key's place
  * in the stage, and the one that stood there before is counted. */
 static bool coalesce(struct collector *c, const struct lane_view *v, const struct head *h, uint64_t time_ns,
@@ -340,20 +360,23 @@ static bool coalesce(struct collector *c, const struct lane_view *v, const struc
 	uint64_t key = key_of(h, v->pid, v->tid), tick = time_ns / c->tick_ns;
 	struct hot_key *k;
 
-	if (key == 0)
+	if (key == 0) {
+		keep_sources(c, v, h);
 		return false;
+	}
 	k = hot_find(c, key, time_ns);
 	if (has_credit(k, time_ns, c->tick_ns)) {
 		k->block = NULL;
 		return false;
 	}
-	if (k->block && k->tick == tick && k->block->lane == v->name && k->block->tid == v->tid &&
+	if (k->block && k->tick == tick && k->epoch == c->hot_epoch && k->block->lane == v->name && k->block->tid == v->tid &&
 	    stage_hot_put(k->block, end, p, n)) {
 		c->coalesced++;
 		c->stage.h->coalesced++;
 	} else {
 		k->block = stage_hot(&c->stage, v->name, v->pid, v->tid, pos, n);
 		k->tick = tick;
+		k->epoch = c->hot_epoch;
 		stage_hot_put(k->block, end, p, n);
 		k->pending = false;
 		c->changes++;
@@ -402,6 +425,7 @@ static void ingest(struct collector *c, struct lane_view *v, uint64_t pos, uint6
 
 	if (!head_read(&h, p, n)) {
 		c->voided++;
+		collect_gap(c, v->idle_ns, clock_now(&c->clock), 1, "a report was damaged");
 		return;
 	}
 	if (h.kind == THREAD_BEGAN || h.kind == PROCESS_BEGAN || h.kind == PROCESS_FORKED)
@@ -451,8 +475,10 @@ static size_t drain_lane(struct collector *c, struct lane_view *v, uint64_t now)
 	uint64_t pos = l->tail & ~7ull, start = pos;
 	size_t taken = 0;
 
-	if (reserve - pos > v->size_bytes) /* damage; nothing in here can be told apart */
+	if (reserve - pos > v->size_bytes) { /* nothing in here can be told apart */
+		collect_gap(c, v->idle_ns, now, 1, "a lane was damaged");
 		pos = reserve;
+	}
 	while (pos < reserve && pos - start < DRAIN_BYTES) {
 		uint64_t h = __atomic_load_n((uint64_t *)(data + (pos & mask)), __ATOMIC_ACQUIRE);
 		uint32_t len = record_len(h), extent = record_extent(len);
@@ -584,12 +610,27 @@ static void apply_one(struct collector *c, struct pending *p)
 		model_apply(c->model, &o, clock_time(&c->clock, h.stamp), h.change, h.n);
 }
 
+/* A shared place stands at the time of the change that is in it now. */
+static void pending_refresh(struct collector *c)
+{
+	for (size_t i = 0; i < c->npending; i++) {
+		struct pending *p = &c->pending[i];
+		const struct hot_place *place = p->hot ? stage_hot_get(p->hot) : NULL;
+		struct head h;
+
+		if (place && head_read(&h, place->bytes, (uint32_t)place->len))
+			p->time_ns = clock_time(&c->clock, h.stamp);
+	}
+}
+
 static void apply_until(struct collector *c, uint64_t until)
 {
 	size_t late = 0;
 
 	if (c->npending == 0)
 		return;
+	if (c->hot)
+		pending_refresh(c);
 	qsort(c->pending, c->npending, sizeof *c->pending, by_time);
 	while (late < c->npending && c->pending[late].time_ns <= until)
 		apply_one(c, &c->pending[late++]);

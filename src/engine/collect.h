@@ -47,6 +47,7 @@ struct gap {
 struct hot_key {
 	uint64_t key, tick, seen_ns, credit_ns;
 	struct stage_block *block;
+	uint32_t epoch;          /* of the collector when the block was made */
 	bool pending;
 };
 #define HOT_KEYS 8192u
@@ -64,6 +65,7 @@ struct collector {
 	struct pending *pending;
 	size_t npending, pending_cap;
 	struct hot_key *hot;
+	uint32_t hot_epoch;      /* moves at each fork: nothing is merged across one */
 	uint64_t tick_ns;        /* 1 / max_rate; 0: every change is kept */
 	uint64_t watermark_ns;   /* what is stamped before has been applied */
 	uint64_t changes, coalesced; /* since the session began */

@@ -98,8 +98,9 @@ void cut_payload(const struct stage_header *h, const struct buf *state, const st
 
 /* Appends until it is stored; a full disk is tried again for a while, then
  * the snapshot is dropped and counted, never the target held up. */
-static void store_cut(struct flusher *f, struct cut *c)
+static void store_cut(struct flusher *f, struct cut *c, bool another)
 {
+	unsigned flags = (c->force_compression ? STORE_COMPRESS : 0u) | (another ? STORE_SYNC_LATER : 0u);
 	struct buf payload = BUF_INIT;
 	int r = 0;
 
@@ -107,7 +108,7 @@ static void store_cut(struct flusher *f, struct cut *c)
 	c->meta.tags = (const char *const *)c->tags;
 	for (int attempt = 0; attempt < 3; attempt++) {
 		c->meta.creation_ns = mono_now_ns() - c->begun_mono_ns;
-		r = store_append(f->store, &c->meta, payload.data, payload.len, c->force_compression);
+		r = store_append(f->store, &c->meta, payload.data, payload.len, flags);
 		if (r == 0)
 			break;
 		if (!f->stop)
@@ -120,6 +121,8 @@ static void store_cut(struct flusher *f, struct cut *c)
 		memcpy(g.session_id, c->meta.session_id, sizeof g.session_id);
 		store_note_gap(f->store, &g);
 	}
+	if (r < 0)
+		store_sync(f->store); /* the one before may have relied on this one */
 	pthread_mutex_lock(&f->lock);
 	if (r == 0) {
 		f->stored++;
@@ -142,6 +145,7 @@ static void *flush_thread(void *arg)
 	pthread_mutex_lock(&f->lock);
 	for (;;) {
 		struct cut *c;
+		bool another;
 
 		while (f->count == 0 && !f->stop)
 			pthread_cond_wait(&f->changed, &f->lock);
@@ -151,8 +155,9 @@ static void *flush_thread(void *arg)
 		f->head = (f->head + 1) % FLUSH_QUEUE;
 		f->count--;
 		f->busy = true;
+		another = f->count > 0 || __atomic_load_n(&f->ending, __ATOMIC_ACQUIRE);
 		pthread_mutex_unlock(&f->lock);
-		store_cut(f, c);
+		store_cut(f, c, another);
 		cut_free(c);
 		pthread_mutex_lock(&f->lock);
 		f->busy = false;

@@ -35,6 +35,7 @@ struct flusher {
 	struct cut *queue[FLUSH_QUEUE];
 	size_t head, count;
 	bool stop, busy, running;
+	bool ending;                 /* the session's end record follows the cuts and syncs them too */
 	uint64_t stored, dropped, raw_bytes, stored_bytes;
 	char last_id[17];
 	char error[256];             /* the last failure, "" for none */

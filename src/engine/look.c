@@ -153,6 +153,14 @@ static struct entity *known_fd(struct collector *c, uint32_t pid, int fd)
 	return model_process_entity(c->model, pid, TABLE_RESOURCES, suffix);
 }
 
+/* The visitor has a ring file open while it maps it: that is not the target's. */
+static bool is_ring(const struct collector *c, const char *link)
+{
+	size_t n = strlen(c->folder);
+
+	return strncmp(link, c->folder, n) == 0 && link[n] == '/';
+}
+
 static void look_children(struct look *l)
 {
 	char name[64];
@@ -188,8 +196,10 @@ void look_begin(struct look *l, struct collector *c, uint32_t pid)
 
 		f->fd = list[i];
 		f->link = read_link(pid, NULL, list[i], &f->link_len);
-		if (f->link)
+		if (f->link && !is_ring(c, f->link))
 			l->nfds++;
+		else
+			free(f->link);
 	}
 	free(list);
 	count = numbers(pid, "task", &list);

@@ -630,18 +630,21 @@ int recorder_main(const struct recorder_options *o)
 		e = flush_start(&r->f, o->store);
 	if (e == 0) {
 		loop(r);
+		__atomic_store_n(&r->f.ending, true, __ATOMIC_RELEASE);
 		last_cut(r, end_origin(r));
 		flush_wait(&r->f);
 		session_over(r);
 		summarize(r, &s);
 		flush_stop(&r->f);
 	}
-	/* The lease goes first: who hears that we are done may record again. */
+	/* The lease goes first: who hears that we are done may record again.  The
+	 * folder can go while they do. */
 	collect_end(&r->c);
 	store_close(o->store);
-	session_close(o->session, e == 0);
+	session_release(o->session, e == 0);
 	if (e == 0)
 		answer(r, &s);
+	session_close(o->session, e == 0);
 	if (r->epoll >= 0)
 		close(r->epoll);
 	free(r);

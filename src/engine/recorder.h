@@ -41,7 +41,8 @@ int recorder_main(const struct recorder_options *o);
 
 /* Brings what a dead recorder left of one session into the store. */
 int salvage_session(struct store *store, const char *pointer);
-/* All sessions of a store whose recorder died. */
-void salvage_all(struct store *store);
+/* All sessions of a store whose recorder died; 0, or the first failure, told in
+ * err_detail(): what is left of that one stays for the next try. */
+int salvage_all(struct store *store);
 
 #endif

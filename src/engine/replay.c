@@ -308,7 +308,7 @@ static void copy_stages(const struct session *s, uint64_t stored, struct ends *e
 			continue;
 		snprintf(path, sizeof path, "%s/%s", s->folder, e->d_name);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
-		h = fd < 0 ? MAP_FAILED : mmap(NULL, STAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+		h = stage_is_whole(fd) ? mmap(NULL, STAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
 		if (fd >= 0)
 			close(fd);
 		if (h == MAP_FAILED)

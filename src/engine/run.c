@@ -42,6 +42,7 @@ struct front {
 	struct inject_report inject;
 	char program[PATH_MAX];
 	char name[256];
+	bool named;              /* by the user: it may be there already */
 	int control[2];
 	unsigned char inherited[1024 / 8]; /* descriptors that were open before us */
 };
@@ -410,7 +411,7 @@ static void store_options_of(const struct config *c, struct store_options *o)
 			 c->fsync == CONFIG_FSYNC_ALWAYS ? STORE_FSYNC_ALWAYS : STORE_FSYNC_SNAPSHOT,
 		.verify = c->verify == CONFIG_VERIFY_NEVER ? STORE_VERIFY_NEVER : STORE_VERIFY_READ,
 		.persist = c->persist, .compress = c->compression, .compress_threshold_bytes = c->threshold_bytes,
-		.memory_bytes = c->memory_bytes, .max_bytes = c->max_size_bytes, .create = true,
+		.memory_bytes = c->memory_bytes, .max_bytes = c->max_size_bytes, .create = true, .unread = true,
 	};
 }
 
@@ -426,7 +427,7 @@ static int prepare(struct front *f)
 	if (r < 0)
 		return r;
 	salvage_all(f->store);
-	if (store_session_find(f->store, f->name, &known) == 0)
+	if (f->named && store_session_find(f->store, f->name, &known) == 0)
 		memcpy(id, known.id, sizeof id);
 	else
 		store_new_id(id);
@@ -498,6 +499,7 @@ int run_command(const struct config *c, const struct snaptrail_run_options *o, i
 		if (r < 0)
 			return r;
 		snprintf(f.name, sizeof f.name, "%s", name);
+		f.named = true;
 	} else {
 		default_name(&f);
 	}

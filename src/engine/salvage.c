@@ -52,7 +52,7 @@ static int stage_map(struct stage *s, const char *path)
 	*s = (struct stage){ .fd = open(path, O_RDWR | O_CLOEXEC) };
 	if (s->fd < 0)
 		return -errno;
-	s->h = mmap(NULL, STAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+	s->h = stage_is_whole(s->fd) ? mmap(NULL, STAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0) : MAP_FAILED;
 	if (s->h == MAP_FAILED || s->h->magic != STAGE_MAGIC) {
 		if (s->h != MAP_FAILED)
 			munmap(s->h, STAGE_BYTES);
@@ -293,15 +293,29 @@ int salvage_session(struct store *st, const char *pointer)
 	return e;
 }
 
+struct attempt {
+	struct store *store;
+	int failed;
+	char why[200];
+};
+
 static int one(void *arg, const char *path, const char *id)
 {
-	(void)id;
-	salvage_session(arg, path);
+	struct attempt *a = arg;
+	int r = salvage_session(a->store, path);
+
+	if (r == 0 || r == -EBUSY || a->failed)
+		return 0;
+	a->failed = r;
+	snprintf(a->why, sizeof a->why, "session %s cannot be salvaged yet: %s", id, *err_detail() ? err_detail() : strerror(-r));
 	return 0;
 }
 
-void salvage_all(struct store *store)
+int salvage_all(struct store *store)
 {
+	struct attempt a = { .store = store };
+
 	if (store_path(store))
-		session_each_pointer(store_path(store), one, store);
+		session_each_pointer(store_path(store), one, &a);
+	return a.failed ? fail(a.failed, "%s", a.why) : 0;
 }

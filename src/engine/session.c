@@ -19,6 +19,9 @@
 
 #include "base/err.h"
 
+#define LEASE_TRIES 20
+#define LEASE_WAIT_NS 5000000
+
 static const char *const tmpfs_roots[] = { "/dev/shm", "/run/user", "/tmp" };
 
 /* `<root>/snaptrail-<uid>`, ours and 0711: a process that drops its
@@ -220,8 +223,12 @@ static int pointer_write(struct session *s, const char *store_folder)
 	s->lease = open(s->pointer, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (s->lease < 0)
 		return fail(-errno, "%s: %s", s->pointer, strerror(errno));
-	if (flock(s->lease, LOCK_EX | LOCK_NB) < 0)
-		return fail(-EBUSY, "the session is being recorded already");
+	/* A recorder that was killed a moment ago may still be letting go. */
+	for (int i = 0; flock(s->lease, LOCK_EX | LOCK_NB) < 0; i++) {
+		if (i == LEASE_TRIES)
+			return fail(-EBUSY, "the session is being recorded already");
+		nanosleep(&(struct timespec){ .tv_nsec = LEASE_WAIT_NS }, NULL);
+	}
 	n = snprintf(text, sizeof text, "folder %s\nboot %s\nrecorder %d\n", s->folder, s->board->boot_id, (int)getpid());
 	if (ftruncate(s->lease, 0) < 0 || pwrite(s->lease, text, (size_t)n, 0) != n)
 		return fail(-errno, "%s: %s", s->pointer, strerror(errno));
@@ -342,20 +349,28 @@ static int pointer_number(const struct session *s, const char *name)
 int session_recorder_pid(const struct session *s) { return pointer_number(s, "\nrecorder "); }
 int session_root_pid(const struct session *s) { return pointer_number(s, "\npid "); }
 
-void session_close(struct session *s, bool remove)
+void session_release(struct session *s, bool remove)
 {
 	if (remove && s->board)
 		s->board->closing = 1;
-	if (remove && s->folder[0])
-		folder_remove(s->folder);
 	if (remove && s->pointer[0])
 		unlink(s->pointer);
-	if (s->board)
-		munmap(s->board, BOARD_BYTES);
 	if (s->lease >= 0)
 		close(s->lease);
-	s->board = NULL;
+	s->pointer[0] = 0;
 	s->lease = -1;
+}
+
+/* A folder whose pointer is gone is swept by the next session, so that a kill
+ * in the middle leaves nothing behind. */
+void session_close(struct session *s, bool remove)
+{
+	session_release(s, remove);
+	if (remove && s->folder[0])
+		folder_remove(s->folder);
+	if (s->board)
+		munmap(s->board, BOARD_BYTES);
+	s->board = NULL;
 }
 
 int session_each_pointer(const char *store_folder, int (*each)(void *arg, const char *path, const char *id), void *arg)

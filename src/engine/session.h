@@ -29,7 +29,10 @@ int session_create(struct session *s, const char *store_folder, const char *id, 
 /* Attaches to what a pointer file names.  With `take` the lease is wanted:
  * -EBUSY when a recorder holds it.  -ENOENT when the folder is gone (a reboot). */
 int session_attach(struct session *s, const char *pointer, bool take);
-/* Lets go; with `remove` the folder and the pointer go away. */
+/* Lets go of the lease; with `remove` the pointer goes away, and no process
+ * joins any more.  The board stays mapped. */
+void session_release(struct session *s, bool remove);
+/* Lets go of everything; with `remove` the folder goes away too. */
 void session_close(struct session *s, bool remove);
 /* The pids in a pointer file, 0 unknown. */
 int session_recorder_pid(const struct session *s);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -15,12 +16,15 @@
 
 int stage_open(struct stage *s, const char *folder, uint64_t serial, const struct clock *c)
 {
+	char making[sizeof s->path];
 	int fd, r;
 
 	snprintf(s->path, sizeof s->path, "%s/stage.%llu", folder, (unsigned long long)serial);
-	fd = open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	snprintf(making, sizeof making, "%s/making.%llu", folder, (unsigned long long)serial);
+	unlink(making); /* of a recorder that was killed while it made it */
+	fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
-		return fail(-errno, "%s: %s", s->path, strerror(errno));
+		return fail(-errno, "%s: %s", making, strerror(errno));
 	/* Allocated step by step and always before use: a full tmpfs must be an
 	 * error here and not a SIGBUS. */
 	r = posix_fallocate(fd, 0, STAGE_STEP);
@@ -30,9 +34,9 @@ int stage_open(struct stage *s, const char *folder, uint64_t serial, const struc
 	if (s->h == MAP_FAILED) {
 		r = r ? r : errno;
 		close(fd);
-		unlink(s->path);
+		unlink(making);
 		s->h = NULL;
-		return fail(-r, "%s: %s", s->path, strerror(r));
+		return fail(-r, "%s: %s", making, strerror(r));
 	}
 	s->fd = fd;
 	s->allocated = STAGE_STEP;
@@ -40,7 +44,21 @@ int stage_open(struct stage *s, const char *folder, uint64_t serial, const struc
 	s->last = NULL;
 	stage_lines(s, c);
 	s->h->magic = STAGE_MAGIC;
+	/* Readers and salvage look for the name: they find it whole or not at all. */
+	if (rename(making, s->path) < 0) {
+		r = -errno;
+		unlink(making);
+		stage_close(s);
+		return fail(r, "%s: %s", s->path, strerror(-r));
+	}
 	return 0;
+}
+
+bool stage_is_whole(int fd)
+{
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 && st.st_size == (off_t)STAGE_BYTES;
 }
 
 void stage_close(struct stage *s)

@@ -66,6 +66,8 @@ struct stage {
 
 /* Makes `<folder>/stage.<serial>`. */
 int stage_open(struct stage *s, const char *folder, uint64_t serial, const struct clock *c);
+/* A stage file may be mapped: it has all its length. */
+bool stage_is_whole(int fd);
 void stage_close(struct stage *s);   /* unmaps */
 void stage_remove(struct stage *s);  /* and unlinks */
 /* Room for a record of n bytes, allocated if need be. */

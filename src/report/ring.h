@@ -34,10 +34,10 @@
 #define BOARD_MAGIC 0x31445242504e5331ull /* "1SNPBRD1" */
 #define BOARD_VERSION 1u
 #define BOARD_SLOTS 120u
-#define SLOT_BYTES 8192u
-#define SLOTS_NEAR 6u /* within the first 64 KiB, which one page fault maps */
+#define SLOT_BYTES 12288u
+#define SLOTS_NEAR 4u /* within the first 64 KiB, which one page fault maps */
 #define SLOT_DATA_OFFSET 4096u
-#define SLOT_DATA_BYTES 4096u
+#define SLOT_DATA_BYTES 8192u /* half of it holds a first record with a whole environment */
 #define SLOT_GAUGES 128u
 #define BOARD_SLOTS_OFFSET 16384u
 #define BOARD_BYTES (BOARD_SLOTS_OFFSET + BOARD_SLOTS * SLOT_BYTES)

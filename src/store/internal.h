@@ -71,6 +71,7 @@ struct store {
 	char *path, *segments_path, *index_path;
 	struct store_options o;
 	bool in_memory;             /* nothing on disk */
+	bool unread;                /* what others wrote is not folded in yet */
 	pthread_mutex_t lock;
 	struct segment *segments;
 	size_t nsegments;

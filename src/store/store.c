@@ -60,6 +60,9 @@ int store_refresh(struct store *s)
 	pthread_mutex_lock(&s->lock);
 	fold_let_go(s);
 	s->bulk = true;
+	if (s->unread && s->nsegments == 0)
+		index_load(s);
+	__atomic_store_n(&s->unread, false, __ATOMIC_RELEASE);
 	r = index_find_segments(s);
 	for (uint32_t k = 0; k < s->nsegments; k++)
 		if (k != s->mine)
@@ -118,9 +121,16 @@ static int open_folder(struct store *s, const char *path)
 	}
 	if (stat(s->segments_path, &st) < 0)
 		return fail(-errno, "%s: %s", path, errno == ENOENT ? "no store here" : strerror(errno));
-	s->bulk = true;
-	index_load(s);
-	return store_refresh(s);
+	s->unread = true;
+	return s->o.unread ? 0 : store_refresh(s);
+}
+
+/* The lock, with everything read that a writer has put off. */
+static void enter(struct store *s)
+{
+	if (__atomic_load_n(&s->unread, __ATOMIC_ACQUIRE))
+		store_refresh(s);
+	pthread_mutex_lock(&s->lock);
 }
 
 int store_open(const char *path, const struct store_options *o, struct store **ret)
@@ -149,7 +159,7 @@ void store_close(struct store *s)
 {
 	if (s == NULL)
 		return;
-	if (!s->in_memory && !s->o.read_only)
+	if (!s->in_memory && !s->o.read_only && !s->unread)
 		index_save(s);
 	for (size_t i = 0; i < s->nsegments; i++)
 		segment_close(&s->segments[i]);
@@ -253,7 +263,7 @@ static int put_session(struct store *s, const struct session_meta *m, enum recor
 	run = fold_session(s, h.session_id, false);
 	if (run)
 		h.created_ns = (run->begun.created_ns > run->ended.created_ns ? run->begun : run->ended).created_ns + 1;
-	r = put_record(s, &h, &meta, NULL, false);
+	r = put_record(s, &h, &meta, NULL, type == RECORD_SESSION_END);
 	pthread_mutex_unlock(&s->lock);
 	return r;
 }
@@ -291,7 +301,7 @@ static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, struc
 	free(i.tags);
 }
 
-int store_append(struct store *s, struct snapshot_meta *m, const void *payload, size_t len, bool force)
+int store_append(struct store *s, struct snapshot_meta *m, const void *payload, size_t len, unsigned flags)
 {
 	_cleanup_buf_ struct buf packed = BUF_INIT, meta = BUF_INIT;
 	struct record_header h = { .type = RECORD_SNAPSHOT, .raw_len = len, .payload_len = len, .time_ns = m->time_ns,
@@ -303,7 +313,7 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 
 	if (strlen(m->id) != STORE_ID_LEN || strlen(m->session_id) != STORE_ID_LEN)
 		return fail(-EINVAL, "a snapshot needs an id and its session's");
-	if ((force || (s->o.compress && len >= s->o.compress_threshold_bytes)) && codec_compress(payload, len, &packed)) {
+	if (((flags & STORE_COMPRESS) || (s->o.compress && len >= s->o.compress_threshold_bytes)) && codec_compress(payload, len, &packed)) {
 		h.flags = RECORD_COMPRESSED;
 		h.payload_len = packed.len;
 		payload = packed.data;
@@ -316,7 +326,7 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 	pthread_mutex_lock(&s->lock);
 	run = fold_session(s, h.session_id, false);
 	h.seq = run ? run->next_seq : 1;
-	r = put_record(s, &h, &meta, payload, true);
+	r = put_record(s, &h, &meta, payload, !(flags & STORE_SYNC_LATER));
 	it = r == 0 ? fold_item(s, h.id) : NULL;
 	if (it && s->tiers[0])
 		s->tiers[0]->put(s, it, payload, h.payload_len);
@@ -360,7 +370,7 @@ static int put_edit(struct store *s, const char *id, Snaptrail__Store__Edit *e)
 	int r;
 
 	meta.len = snaptrail__store__edit__pack(e, buf_room(&meta, snaptrail__store__edit__get_packed_size(e)));
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	it = strlen(id) == STORE_ID_LEN ? fold_item(s, id) : NULL;
 	if (it && !it->deleted) {
 		memcpy(h.id, id, 16);
@@ -435,7 +445,7 @@ size_t store_session_count(struct store *s)
 {
 	size_t n;
 
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	n = s->nsessions;
 	pthread_mutex_unlock(&s->lock);
 	return n;
@@ -452,7 +462,7 @@ int store_session_at(struct store *s, size_t i, struct session_meta *ret)
 {
 	int r = -ENOENT;
 
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	for (size_t k = 1; k < s->nsessions; k++) {
 		if (s->sessions[k - 1]->m.started_ns > s->sessions[k]->m.started_ns) {
 			qsort(s->sessions, s->nsessions, sizeof *s->sessions, earlier);
@@ -471,7 +481,7 @@ int store_session_find(struct store *s, const char *name, struct session_meta *r
 {
 	const struct run_session *first = NULL;
 
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	for (size_t i = 0; i < s->nsessions; i++)
 		if (strcmp(s->sessions[i]->m.name, name) == 0 && (first == NULL || s->sessions[i]->m.started_ns < first->m.started_ns))
 			first = s->sessions[i];
@@ -502,7 +512,7 @@ size_t store_snapshot_count(struct store *s, const char *session_id)
 {
 	size_t n;
 
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	items_of(s, session_id, &n);
 	pthread_mutex_unlock(&s->lock);
 	return n;
@@ -513,7 +523,7 @@ int store_snapshot_at(struct store *s, const char *session_id, size_t i, struct 
 	struct item **items;
 	size_t n;
 
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	items = items_of(s, session_id, &n);
 	if (i < n)
 		*ret = items[i]->m;
@@ -526,7 +536,7 @@ int store_snapshot_floor(struct store *s, const char *session_id, uint64_t t, si
 	struct item **items;
 	size_t lo = 0, hi;
 
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	items = items_of(s, session_id, &hi);
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
@@ -551,7 +561,7 @@ int store_snapshot_find(struct store *s, const char *prefix, struct snapshot_met
 
 	if (n < 4 || n > STORE_ID_LEN)
 		return fail(-ENOENT, "no snapshot \"%s\"", prefix);
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	for (size_t i = 0; i < s->nall; i++) {
 		struct item *it = s->all[i];
 
@@ -576,7 +586,7 @@ size_t store_gap_count(struct store *s)
 {
 	size_t n;
 
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	n = s->ngaps;
 	pthread_mutex_unlock(&s->lock);
 	return n;
@@ -586,7 +596,7 @@ int store_gap_at(struct store *s, size_t i, struct gap_meta *ret)
 {
 	int r = -ENOENT;
 
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	if (i < s->ngaps) {
 		*ret = s->gaps[i];
 		r = 0;
@@ -603,7 +613,7 @@ int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
 	uint64_t raw_len = 0;
 	int r = -ENOENT;
 
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	it = fold_item(s, m->id);
 	if (it) {
 		packed = it->h.flags & RECORD_COMPRESSED;
@@ -627,7 +637,7 @@ int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
 
 void store_get_stats(struct store *s, struct store_stats *r)
 {
-	pthread_mutex_lock(&s->lock);
+	enter(s);
 	*r = (struct store_stats){ .segments = s->nsegments, .memory_bytes = s->memory_bytes, .memory_items = s->memory_items,
 				   .memory_hits = s->hits, .memory_misses = s->misses, .memory_evicted = s->evicted,
 				   .damaged_segments = s->damaged };

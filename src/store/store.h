@@ -37,6 +37,7 @@ struct store_options {
 	uint64_t max_bytes;           /* budget of segments/; 0: none */
 	bool create;                  /* make the directory (0700) when it is missing */
 	bool read_only;
+	bool unread;                  /* for writing: what is there is read when it is first asked for */
 };
 
 /* Snapshot types and origins; the numbers are in the file format. */
@@ -120,12 +121,15 @@ void store_new_id(char ret_id[STORE_ID_LEN + 1]);
 int store_session_begin(struct store *s, const struct session_meta *m);
 int store_session_end(struct store *s, const struct session_meta *m);
 
-/* Compresses (by policy, or always with `force_compression`), appends, syncs
- * by policy, indexes and keeps it in the memory tier.  Fills in seq, sizes,
+enum store_append_flags {
+	STORE_COMPRESS = 1,   /* whatever the policy says */
+	STORE_SYNC_LATER = 2, /* another one follows at once, and its sync covers both */
+};
+/* Compresses (by policy or flag), appends, syncs by policy, indexes and keeps it in the memory tier.  Fills in seq, sizes,
  * crc, compressed and created_ns of *m.  On -ENOSPC and the like nothing is
  * half-visible and the call may be repeated later. */
 int store_append(struct store *s, struct snapshot_meta *m, const void *payload, size_t len,
-                 bool force_compression);
+                 unsigned flags);
 int store_note_gap(struct store *s, const struct gap_meta *g);
 /* Edits of what was written: records of their own. NULL-terminated lists or NULL. */
 int store_note_tags(struct store *s, const char *id, const char *const *add, const char *const *remove);

@@ -196,6 +196,36 @@ def test_nothing_is_left_in_the_rings_folder_after_a_salvage():
     assert not os.path.exists(folders[0]), os.listdir(folders[0])
 
 
+def rings_folder():
+    live = os.path.join(os.environ["SNAPTRAIL_STORE"], "live")
+    (name,) = os.listdir(live)
+    with open(os.path.join(live, name)) as f:
+        return [line.split(" ", 1)[1].strip() for line in f if line.startswith("folder ")][0]
+
+
+def next_stage(folder):
+    return max([int(n[6:]) for n in os.listdir(folder) if n.startswith("stage.")] + [0]) + 1
+
+
+def test_a_recorder_killed_while_it_makes_a_stage_loses_nothing():
+    (last,), _ = interrupted(["recorder", "target"], profile="forensic")
+    folder = rings_folder()
+    open("%s/making.%d" % (folder, next_stage(folder)), "w").close()
+    open("%s/stage.%d" % (folder, next_stage(folder) + 1), "w").close()  # as if cut short
+    every_value_is_there(last)
+
+
+def test_a_salvage_that_cannot_be_done_is_told_and_tried_again():
+    (last,), _ = interrupted(["recorder", "target"], profile="forensic")
+    folder = rings_folder()
+    block = "%s/making.%d" % (folder, next_stage(folder))
+    os.mkdir(block)
+    p = subprocess.run([SNAPTRAIL, "sessions"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
+    assert p.returncode == 0 and b"cannot be salvaged yet" in p.stderr and p.stderr.count(b"\n") == 1, p.stderr
+    os.rmdir(block)
+    every_value_is_there(last)
+
+
 @limit(120)
 def test_ten_kills_at_odd_moments_lose_nothing():
     for i in range(10):
