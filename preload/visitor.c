@@ -233,7 +233,8 @@ static void lane_adopt(struct lane *l)
 }
 
 /* The old lane stays mapped: a report that this one interrupted may still be
- * writing into it. */
+ * writing into it.  Its hold stays too: a round that does not know the new lane
+ * yet sees it there. */
 static bool lane_grow(uint32_t at_least)
 {
 	struct lane *old = self.lane, *l;
@@ -257,8 +258,6 @@ static bool lane_grow(uint32_t at_least)
 		__atomic_store_n(&l->hold, old->hold, __ATOMIC_RELAXED);
 		__atomic_store_n(&l->ahead, old->ahead, __ATOMIC_RELAXED);
 		lane_adopt(l);
-		__atomic_store_n(&old->hold, 0, __ATOMIC_RELAXED);
-		__atomic_store_n(&old->ahead, 0, __ATOMIC_RELAXED);
 		__atomic_store_n(&old->state, LANE_CLOSED, __ATOMIC_RELEASE);
 	} else {
 		grow_pause = 4096;

@@ -179,13 +179,12 @@ static inline struct bytes text(const char *s)
 	return s ? BYTES(s, __builtin_strlen(s)) : BYTES(NULL, 0);
 }
 
-/* A fact whose stamp lies before a call that takes long: the engine waits. */
+/* A fact whose stamp lies before a call that takes long: the engine waits.
+ * The stamp is taken after the hold is seen, however long lies between. */
 static inline uint64_t hold_begin(void)
 {
-	uint64_t t = stamp_now();
-
-	__atomic_store_n(&self.lane->hold, t, __ATOMIC_RELEASE);
-	return t;
+	__atomic_store_n(&self.lane->hold, stamp_now(), __ATOMIC_SEQ_CST);
+	return stamp_now();
 }
 static inline void hold_end(void)
 {

@@ -552,13 +552,14 @@ size_t collect_drain(struct collector *c, double *ret_fill)
 		struct lane_view *v = *at;
 		struct lane *l = v->lane;
 		uint32_t state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
-		uint64_t used = __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE) - l->tail, hold;
+		/* Before the records: a hold that ends in between has its record in them. */
+		uint64_t hold = __atomic_load_n(&l->hold, __ATOMIC_ACQUIRE);
+		uint64_t used = __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE) - l->tail;
 
 		if ((double)used > *ret_fill * v->size_bytes)
 			*ret_fill = (double)used / v->size_bytes;
 		taken += drain_lane(c, v, now);
 		lane_losses(c, v);
-		hold = __atomic_load_n(&l->hold, __ATOMIC_ACQUIRE);
 		if (hold && !v->dead) {
 			uint64_t t = clock_time(&c->clock, hold);
 
@@ -739,6 +740,7 @@ int collect_seal(struct collector *c, struct stage *ret_old)
 	int r;
 
 	stage_lines(&c->stage, &c->clock);
+	pending_refresh(c);
 	r = stage_open(&fresh, c->folder, c->stage.h->serial + 1, &c->clock);
 	if (r < 0)
 		return r;

@@ -56,7 +56,7 @@ struct recorder {
 	int root_pid, root_status;
 	bool root_known, root_ended, front_gone, wait_all, answered, started;
 	uint64_t root_cpu_ns, began_mono_ns;
-	uint64_t next_cut_mono_ns, last_cut_ns, changes_at_cut;
+	uint64_t next_cut_mono_ns, last_cut_ns, sealed_ns, changes_at_cut;
 	uint64_t full_mono_ns, full_bytes, since_full_bytes;
 	char last_id[17];
 	uint32_t uninjected;
@@ -276,7 +276,9 @@ static void events(struct recorder *r)
 
 /* ---- cuts ---- */
 
-static void drain_beyond(struct recorder *r, uint64_t time_ns)
+/* Until all that is stamped up to time_ns has been applied; false when a call
+ * under way holds that back for too long. */
+static bool drain_beyond(struct recorder *r, uint64_t time_ns)
 {
 	uint64_t give_up = mono_now_ns() + 10000000u;
 	double fill;
@@ -285,6 +287,7 @@ static void drain_beyond(struct recorder *r, uint64_t time_ns)
 		collect_drain(&r->c, &fill);
 	} while (r->c.watermark_ns <= time_ns && mono_now_ns() < give_up);
 	collect_apply(&r->c);
+	return r->c.watermark_ns > time_ns;
 }
 
 static void found_child(struct recorder *r, uint32_t pid, uint32_t parent)
@@ -301,8 +304,10 @@ static void found_child(struct recorder *r, uint32_t pid, uint32_t parent)
 	report_uninjected(r, pid, parent);
 }
 
-/* Two looks at every process, and what they say that the hooks did not. */
-static void look_around(struct recorder *r)
+/* Two looks at every process, and what they say that the hooks did not: facts
+ * of the instant that is returned, which the model has reached.  0: it could
+ * not be reached, and nothing is believed. */
+static uint64_t look_around(struct recorder *r)
 {
 	size_t n = 0, count = living(r);
 	struct look *looks = xcalloc(count, sizeof *looks);
@@ -314,18 +319,21 @@ static void look_around(struct recorder *r)
 	for (size_t i = 0; i < n; i++)
 		look_agree(&looks[i]);
 	stamp = clock_stamp(&r->c.clock);
-	drain_beyond(r, clock_time(&r->c.clock, stamp));
+	if (!drain_beyond(r, clock_time(&r->c.clock, stamp)))
+		stamp = 0;
 	for (size_t i = 0; i < n; i++) {
-		look_report(&looks[i], &r->c, stamp);
-		for (size_t k = 0; k < looks[i].nchildren; k++)
+		if (stamp)
+			look_report(&looks[i], &r->c, stamp);
+		for (size_t k = 0; stamp && k < looks[i].nchildren; k++)
 			found_child(r, looks[i].children[k], looks[i].pid);
 		look_done(&looks[i]);
 	}
 	free(looks);
 	collect_apply(&r->c);
+	return stamp;
 }
 
-static void own_metrics(struct recorder *r)
+static void own_metrics(struct recorder *r, uint64_t stamp)
 {
 	struct timespec cpu;
 	struct change c = { .kind = METRIC };
@@ -338,7 +346,7 @@ static void own_metrics(struct recorder *r)
 
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
 	for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
-		c.stamp = 0;
+		c.stamp = stamp;
 		c.name = BYTES(metrics[i].name, strlen(metrics[i].name));
 		c.real = i == 3 ? (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9 : metrics[i].value;
 		collect_report(&r->c, &c);
@@ -407,6 +415,7 @@ static bool cut(struct recorder *r, int origin)
 		free(cut);
 		return false;
 	}
+	r->sealed_ns = clock_now(&r->c.clock);
 	memcpy(cut->gaps, r->c.gaps, sizeof cut->gaps);
 	cut->ngaps = r->c.ngaps;
 	r->c.ngaps = 0;
@@ -428,8 +437,20 @@ static bool cut(struct recorder *r, int origin)
 	return true;
 }
 
+/* A snapshot of the instant that everything has been applied up to, while
+ * others go on: never of now.  It lies behind all that the stage before holds,
+ * so that a reader who begins here needs nothing older. */
+static bool cut_here(struct recorder *r, int origin, uint64_t stamp)
+{
+	if (stamp)
+		own_metrics(r, stamp);
+	collect_apply(&r->c);
+	return r->c.watermark_ns > r->sealed_ns && cut(r, origin);
+}
+
 static void automatic_cut(struct recorder *r)
 {
+	uint64_t stamp;
 	bool due = r->o->config->interval_ns && mono_now_ns() >= r->next_cut_mono_ns;
 
 	if (!r->started) {
@@ -447,19 +468,17 @@ static void automatic_cut(struct recorder *r)
 	if (!due)
 		return;
 	r->next_cut_mono_ns = mono_now_ns() + r->o->config->interval_ns;
-	look_around(r);
+	stamp = look_around(r);
 	if (r->c.changes + r->c.coalesced == r->changes_at_cut)
 		return;
-	own_metrics(r);
-	collect_apply_all(&r->c);
-	cut(r, ORIGIN_AUTOMATIC);
+	cut_here(r, ORIGIN_AUTOMATIC, stamp);
 }
 
 /* ---- the end ---- */
 
 static void last_cut(struct recorder *r, int origin)
 {
-	own_metrics(r);
+	own_metrics(r, 0);
 	collect_apply_all(&r->c);
 	for (int i = 0; i < 100 && !cut(r, origin); i++)
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
@@ -570,8 +589,7 @@ static void loop(struct recorder *r)
 		}
 		automatic_cut(r);
 		if (command_left_others(r)) {
-			look_around(r);
-			last_cut(r, end_origin(r));
+			cut_here(r, end_origin(r), look_around(r));
 			summarize(r, &s);
 			answer(r, &s);
 		}

@@ -20,6 +20,7 @@ struct fact {
 	uint32_t pid, tid;
 	const uint8_t *p;
 	uint32_t n;
+	bool owned;
 };
 
 struct batch {
@@ -63,6 +64,24 @@ static bool read_clock(struct batch *b, struct bytes m)
 	return r == 0;
 }
 
+static void batch_add(struct batch *b, struct fact f)
+{
+	if (b->n == b->cap) {
+		b->cap = b->cap ? b->cap * 2 : 1024;
+		b->facts = xrealloc(b->facts, b->cap * sizeof *b->facts);
+	}
+	b->facts[b->n++] = f;
+}
+
+static void batch_done(struct batch *b)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (b->facts[i].owned)
+			free((void *)b->facts[i].p);
+	free(b->facts);
+	*b = (struct batch){ 0 };
+}
+
 static bool read_run(struct batch *b, struct bytes m)
 {
 	uint32_t pid = 0, tid = 0;
@@ -86,12 +105,8 @@ static bool read_run(struct batch *b, struct bytes m)
 			continue;
 		if (wire_next(w.b.p, w.b.n, &at, &in) <= 0 || in.field != 1 || in.type != 1)
 			return false;
-		if (b->n == b->cap) {
-			b->cap = b->cap ? b->cap * 2 : 1024;
-			b->facts = xrealloc(b->facts, b->cap * sizeof *b->facts);
-		}
-		b->facts[b->n++] = (struct fact){ .time_ns = in.u, .order = change_order(lane, offset + k++), .pid = pid,
-						  .tid = tid, .p = w.b.p, .n = w.b.n };
+		batch_add(b, (struct fact){ .time_ns = in.u, .order = change_order(lane, offset + k++), .pid = pid,
+					    .tid = tid, .p = w.b.p, .n = w.b.n });
 	}
 	return r == 0;
 }
@@ -138,6 +153,7 @@ struct player {
 	struct replay_result *ret;
 	uint64_t seq;
 	bool observing;
+	struct batch held;           /* facts beyond the instant of the snapshot they stand in */
 };
 
 static void note_coalesced(struct player *p, const struct fact *f, const struct change *c)
@@ -148,32 +164,74 @@ static void note_coalesced(struct player *p, const struct fact *f, const struct 
 		p->ret->coalesced += c->coalesced;
 }
 
-static void play(struct player *p, const struct batch *b, uint64_t after_ns)
+static void play_fact(struct player *p, const struct fact *f)
 {
+	struct origin o = { .pid = f->pid, .tid = f->tid, .order = f->order };
 	struct change c;
 
-	for (size_t i = 0; i < b->n; i++) {
-		const struct fact *f = &b->facts[i];
-		struct origin o = { .pid = f->pid, .tid = f->tid, .order = f->order };
-
-		p->seq++;
-		if (f->time_ns <= after_ns)
-			continue;
-		if (change_read(&c, f->p, f->n))
-			note_coalesced(p, f, &c);
-		if (f->time_ns > p->q->until_ns)
-			continue;
-		if (p->q->observe && !p->observing && f->time_ns >= p->q->from_ns) {
-			p->observing = true;
-			model_observe(p->ret->model, p->q->observe, p->q->arg);
-		}
-		if (p->observing && p->q->tick)
-			p->q->tick(p->q->arg, f->time_ns, p->seq, &c);
-		model_apply(p->ret->model, &o, f->time_ns, f->p, f->n);
-		if (f->time_ns > p->ret->time_ns)
-			p->ret->time_ns = f->time_ns;
-		p->ret->seq = p->seq;
+	if (change_read(&c, f->p, f->n))
+		note_coalesced(p, f, &c);
+	if (f->time_ns > p->q->until_ns)
+		return;
+	if (p->q->observe && !p->observing && f->time_ns >= p->q->from_ns) {
+		p->observing = true;
+		model_observe(p->ret->model, p->q->observe, p->q->arg);
 	}
+	if (p->observing && p->q->tick)
+		p->q->tick(p->q->arg, f->time_ns, f->seq, &c);
+	model_apply(p->ret->model, &o, f->time_ns, f->p, f->n);
+	if (f->time_ns > p->ret->time_ns)
+		p->ret->time_ns = f->time_ns;
+	if (f->seq > p->ret->seq)
+		p->ret->seq = f->seq;
+}
+
+/* Plays the facts of (after_ns, upto_ns].  A snapshot holds all facts up to its
+ * instant that those before it do not, and some beyond it, from threads that
+ * were drained early: these wait until the next one brings the others. */
+static void play(struct player *p, struct batch *b, uint64_t after_ns, uint64_t upto_ns)
+{
+	size_t kept = 0, waiting = p->held.n;
+
+	for (size_t i = 0; i < b->n; i++) {
+		struct fact f = b->facts[i];
+
+		f.seq = ++p->seq;
+		if (f.time_ns <= after_ns)
+			continue;
+		if (f.time_ns <= upto_ns) {
+			b->facts[kept++] = f;
+			continue;
+		}
+		f.p = xmemdup(f.p, f.n);
+		f.owned = true;
+		batch_add(&p->held, f);
+	}
+	b->n = kept;
+	for (size_t i = 0, to = 0, n = p->held.n; i < n; i++) {
+		if (i < waiting && p->held.facts[i].time_ns <= upto_ns)
+			batch_add(b, p->held.facts[i]);
+		else
+			p->held.facts[to++] = p->held.facts[i];
+		p->held.n = to;
+	}
+	if (b->n > kept)
+		qsort(b->facts, b->n, sizeof *b->facts, by_time);
+	for (size_t i = 0; i < b->n; i++) {
+		play_fact(p, &b->facts[i]);
+		if (b->facts[i].owned)
+			free((void *)b->facts[i].p);
+	}
+	b->n = 0;
+}
+
+/* What no later snapshot follows. */
+static void play_held(struct player *p)
+{
+	struct batch none = { 0 };
+
+	play(p, &none, 0, UINT64_MAX);
+	batch_done(&none);
 }
 
 /* ---- a live session's part ---- */
@@ -469,6 +527,7 @@ static int play_stored(struct store *s, struct player *p, size_t base, bool have
 
 		if (restart || (i == base && have_base)) {
 			if (restart) { /* what the runs before left is gone with them */
+				play_held(p);
 				model_free(p->ret->model);
 				p->ret->model = model_new();
 				if (p->observing)
@@ -481,7 +540,7 @@ static int play_stored(struct store *s, struct player *p, size_t base, bool have
 				p->ret->time_ns = m.time_ns;
 			}
 		}
-		play(p, b, after);
+		play(p, b, after, m.time_ns);
 	}
 	return 0;
 }
@@ -509,8 +568,11 @@ int replay(struct store *s, const struct replay_query *q, struct replay_result *
 	p.seq = changes_before(s, q->session_id, r < 0 ? 0 : base);
 	r = play_stored(s, &p, r < 0 ? 0 : base, r == 0, &b);
 	if (r == 0 && has_live && read_payload(&b, &live))
-		play(&p, &b, 0);
-	free(b.facts);
+		play(&p, &b, 0, UINT64_MAX);
+	if (r == 0)
+		play_held(&p);
+	batch_done(&b);
+	batch_done(&p.held);
 	if (r < 0) {
 		model_free(ret->model);
 		return r;

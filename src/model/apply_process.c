@@ -296,6 +296,10 @@ static void on_forked(struct moment *at, const struct change *c)
 	if (c->pid == 0)
 		return;
 	p = process_begin(at, c->pid, c->ppid, &fresh);
+	if (p && p->agent && value_get(&p->agent->value, "recordedFrom")) { /* /proc was faster */
+		value_unset(&p->agent->value, "recordedFrom");
+		fresh = true;
+	}
 	if (p == NULL || !fresh)
 		return;
 	if (p->agent)
