@@ -186,7 +186,7 @@ static bool head_read(struct head *h, const uint8_t *p, uint32_t n)
 {
 	uint32_t i = 1, shift = 0, len = 0;
 
-	if (n < 14 || p[0] != RUN_CHANGES_TAG)
+	if (n < 13 || p[0] != RUN_CHANGES_TAG) /* a stamp and a kind */
 		return false;
 	do {
 		if (i >= n || shift > 21)

@@ -302,6 +302,17 @@ libc.prctl(15, b'a name longer than fifteen', 0, 0, 0); note()
 stop.set(); t.join()"""), 2)
 
 
+def test_a_cleared_environment_is_empty():
+    story("""
+import ctypes
+ctypes.CDLL(None).setenv(b'BEFORE', b'1', 1); t = time.clock_gettime_ns(time.CLOCK_REALTIME); time.sleep(0.01)
+ctypes.CDLL(None).clearenv(); ctypes.CDLL(None).setenv(b'AFTER', b'1', 1); time.sleep(0.01)
+note()""")
+    (n,) = read_notes("notes")
+    names = {k.split("/env/")[1] for k in show_at(n["time"])["memory"] if "/env/" in k}
+    assert names == {"AFTER"}, names
+
+
 # ---- programs that know nothing of this ----
 
 class Running:
