@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "engine/prepare.h"
 #include "engine/recorder.h"
 #include "engine/run.h"
 #include "engine/session.h"
@@ -22,15 +23,15 @@ const char *snaptrail_error(void) { return err_detail(); }
 const char *snaptrail_version(void) { return VERSION; }
 const char *snaptrail_table_name(enum snaptrail_table t) { return table_name((enum table)t); }
 
+/* A reader of any kind of configuration looks at what is on disk. */
 static void options_of(const struct config *c, unsigned flags, struct store_options *o)
 {
-	*o = (struct store_options){
-		.type = c->storage_type == CONFIG_STORAGE_DISK ? STORE_DISK : STORE_HYBRID,
-		.persist = true, .compress = c->compression, .compress_threshold_bytes = c->threshold_bytes,
-		.verify = c->verify == CONFIG_VERIFY_NEVER ? STORE_VERIFY_NEVER : STORE_VERIFY_READ,
-		.memory_bytes = c->memory_bytes, .max_bytes = c->max_size_bytes,
-		.create = flags & SNAPTRAIL_CREATE, .read_only = flags & SNAPTRAIL_READ_ONLY,
-	};
+	prepare_store_options(c, o);
+	if (o->type == STORE_MEMORY)
+		o->type = STORE_HYBRID;
+	o->persist = true;
+	o->create = flags & SNAPTRAIL_CREATE;
+	o->read_only = flags & SNAPTRAIL_READ_ONLY;
 }
 
 int snaptrail_open(const struct snaptrail_config *config, unsigned flags, struct snaptrail **ret)

@@ -14,7 +14,7 @@ static void *must(void *p)
 void *xmalloc(size_t n) { return must(malloc(n ? n : 1)); }
 void *xcalloc(size_t n, size_t size) { return must(calloc(n ? n : 1, size ? size : 1)); }
 void *xrealloc(void *p, size_t n) { return must(realloc(p, n ? n : 1)); }
-char *xstrdup(const char *s) { return must(strdup(s)); }
+char *xstrdup(const char *s) { return xmemdup(s, strlen(s) + 1); }
 
 void *xmemdup(const void *p, size_t n)
 {
@@ -29,10 +29,16 @@ char *xasprintf(const char *fmt, ...)
 {
 	va_list ap;
 	char *s;
+	int n;
 
 	va_start(ap, fmt);
-	if (vasprintf(&s, fmt, ap) < 0)
+	n = vsnprintf(NULL, 0, fmt, ap);
+	va_end(ap);
+	if (n < 0)
 		abort();
+	s = xmalloc((size_t)n + 1);
+	va_start(ap, fmt);
+	vsnprintf(s, (size_t)n + 1, fmt, ap);
 	va_end(ap);
 	return s;
 }

@@ -2,7 +2,6 @@
  * another process: every length is checked against what the lane holds. */
 #include "engine/collect.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -24,6 +23,7 @@ int collect_begin(struct collector *c, const char *folder, struct board *b, uint
 	c->model = model_new();
 	c->tick_ns = max_rate ? 1000000000u / max_rate : 0;
 	c->hot = c->tick_ns ? xcalloc(HOT_KEYS, sizeof *c->hot) : NULL;
+	dir_open(&c->names, folder);
 	return stage_open(&c->stage, folder, stage_serial, &c->clock);
 }
 
@@ -45,6 +45,8 @@ static void view_free(struct collector *c, struct lane_view *v, bool remove)
 
 void collect_end(struct collector *c)
 {
+	if (c->model == NULL)
+		return; /* never begun */
 	for (struct lane_view *v = c->views, *next; v; v = next) {
 		next = v->next;
 		view_free(c, v, false);
@@ -56,6 +58,7 @@ void collect_end(struct collector *c)
 	free(c->hot);
 	model_free(c->model);
 	stage_close(&c->stage);
+	dir_close(&c->names);
 	c->views = NULL;
 }
 
@@ -147,22 +150,20 @@ static void ring_take(struct collector *c, const char *path)
 static void find_rings(struct collector *c)
 {
 	uint32_t ready = __atomic_load_n(&c->board->rings_ready, __ATOMIC_ACQUIRE);
-	struct dirent *e;
-	DIR *d;
 
-	if (ready == c->rings_seen || (d = opendir(c->folder)) == NULL)
+	if (ready == c->rings_seen)
 		return;
 	c->rings_seen = ready;
-	while ((e = readdir(d))) {
+	dir_rewind(&c->names);
+	for (const char *name; (name = dir_next(&c->names));) {
 		char path[600];
 
-		if (e->d_name[0] != 'r' || e->d_name[1] != '.')
+		if (name[0] != 'r' || name[1] != '.')
 			continue;
-		snprintf(path, sizeof path, "%s/%s", c->folder, e->d_name);
+		snprintf(path, sizeof path, "%s/%s", c->folder, name);
 		if (!known_path(c, path))
 			ring_take(c, path);
 	}
-	closedir(d);
 }
 
 void collect_find(struct collector *c)
@@ -682,6 +683,21 @@ void collect_report(struct collector *c, struct change *ch)
 }
 
 /* ---- processes and stages ---- */
+
+void collect_skip(struct collector *c, const struct stage_header *h)
+{
+	const struct stage_block *b;
+	size_t pos = 0;
+
+	while ((b = stage_next(h, &pos))) {
+		const struct hot_place *place = b->type == BLOCK_HOT ? stage_hot_get(b) : NULL;
+		uint64_t end = place ? place->end : b->end;
+
+		for (struct lane_view *v = c->views; v; v = v->next)
+			if (v->name == b->lane && end > v->lane->tail && end <= v->lane->reserve)
+				v->lane->tail = end;
+	}
+}
 
 void collect_process_gone(struct collector *c, uint32_t pid)
 {

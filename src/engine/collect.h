@@ -6,6 +6,7 @@
 #ifndef SNAPTRAIL_ENGINE_COLLECT_H
 #define SNAPTRAIL_ENGINE_COLLECT_H
 
+#include "base/dir.h"
 #include "engine/clock.h"
 #include "engine/stage.h"
 #include "model/model.h"
@@ -60,6 +61,7 @@ struct collector {
 	struct stage stage;
 	struct lane_view *views;
 	struct lane_view *slots[BOARD_SLOTS];
+	struct dir names;        /* of the folder: held open, the process may lose the right to list it */
 	uint32_t rings_seen;
 	struct model *model;
 	struct pending *pending;
@@ -106,6 +108,9 @@ struct slot_gauges *collect_gauges(struct collector *c, uint32_t pid);
  * the stamp of a call under way whose fact is reported ahead of its effect. */
 uint64_t collect_under_way(struct collector *c, uint32_t pid);
 uint32_t collect_lanes(const struct collector *c, uint32_t pid);
+
+/* Lanes whose tail did not move after their records were staged here: skips them. */
+void collect_skip(struct collector *c, const struct stage_header *h);
 
 /* Changes the stage for a new one.  The old one is handed to the caller. */
 int collect_seal(struct collector *c, struct stage *ret_old);

@@ -1,7 +1,6 @@
 /* Looking into /proc; see look.h.  On the collecting thread, at cuts. */
 #include "engine/look.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -99,23 +98,19 @@ static char *read_link(uint32_t pid, const char *name, int fd, uint32_t *ret_n)
 static ssize_t numbers(uint32_t pid, const char *name, int **ret)
 {
 	char path[64];
-	struct dirent *e;
+	struct dir d;
 	size_t n = 0;
-	DIR *d;
 
 	snprintf(path, sizeof path, "/proc/%u/%s", pid, name);
-	d = opendir(path);
 	*ret = NULL;
-	if (d == NULL)
+	if (!dir_open(&d, path))
 		return -1;
-	while ((e = readdir(d))) {
-		if (e->d_name[0] == '.')
-			continue;
+	for (const char *entry; (entry = dir_next(&d));) {
 		if ((n & (n - 1)) == 0)
 			*ret = xrealloc(*ret, (n ? n * 2 : 16) * sizeof **ret);
-		(*ret)[n++] = atoi(e->d_name);
+		(*ret)[n++] = atoi(entry);
 	}
-	closedir(d);
+	dir_close(&d);
 	return (ssize_t)n;
 }
 

@@ -2,7 +2,6 @@
  * is checked, damage is an error that names the snapshot. */
 #include "engine/replay.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/dir.h"
 #include "base/err.h"
 #include "engine/collect.h"
 #include "engine/flush.h"
@@ -325,8 +325,7 @@ static void copy_ring(const char *path, struct untaken_list *list)
 
 static void copy_lanes(const struct session *s, struct untaken_list *list)
 {
-	struct dirent *e;
-	DIR *d;
+	struct dir d;
 
 	for (uint32_t i = 0; i < s->board->slots; i++) {
 		struct lane *l = board_slot(s->board, i);
@@ -336,35 +335,34 @@ static void copy_lanes(const struct session *s, struct untaken_list *list)
 		    l->data_offset == SLOT_DATA_OFFSET)
 			copy_lane(l, list);
 	}
-	d = opendir(s->folder);
-	while (d && (e = readdir(d))) {
+	dir_open(&d, s->folder);
+	for (const char *name; (name = dir_next(&d));) {
 		char path[600];
 
-		snprintf(path, sizeof path, "%s/%s", s->folder, e->d_name);
-		if (strncmp(e->d_name, "r.", 2) == 0)
+		snprintf(path, sizeof path, "%s/%s", s->folder, name);
+		if (strncmp(name, "r.", 2) == 0)
 			copy_ring(path, list);
 	}
-	if (d)
-		closedir(d);
+	dir_close(&d);
 }
 
 /* The stage files as they are now, oldest first, as one message Snapshot. */
 static void copy_stages(const struct session *s, uint64_t stored, struct ends *ends, struct buf *out, struct stage_header *last)
 {
-	struct dirent *e;
-	DIR *d = opendir(s->folder);
+	struct dir d;
 
 	memset(last, 0, sizeof *last);
-	while (d && (e = readdir(d))) {
+	dir_open(&d, s->folder);
+	for (const char *name; (name = dir_next(&d));) {
 		const struct stage_block *b;
 		struct stage_header *h;
 		char path[600];
 		size_t pos = 0;
 		int fd;
 
-		if (strncmp(e->d_name, "stage.", 6) || strtoull(e->d_name + 6, NULL, 10) <= stored)
+		if (strncmp(name, "stage.", 6) || strtoull(name + 6, NULL, 10) <= stored)
 			continue;
-		snprintf(path, sizeof path, "%s/%s", s->folder, e->d_name);
+		snprintf(path, sizeof path, "%s/%s", s->folder, name);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 		h = stage_is_whole(fd) ? mmap(NULL, STAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
 		if (fd >= 0)
@@ -385,8 +383,6 @@ static void copy_stages(const struct session *s, uint64_t stored, struct ends *e
 		}
 		munmap(h, STAGE_BYTES);
 	}
-	if (d)
-		closedir(d);
 }
 
 static void add_untaken(struct untaken_list *list, struct ends *ends, struct buf *out)

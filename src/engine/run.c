@@ -24,8 +24,8 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "engine/inject.h"
+#include "engine/prepare.h"
 #include "engine/recorder.h"
-#include "engine/session.h"
 
 #ifndef PKGLIBDIR
 #define PKGLIBDIR "/usr/local/lib/snaptrail"
@@ -34,15 +34,10 @@
 extern char **environ;
 
 struct front {
-	const struct config *config;
 	const struct snaptrail_run_options *o;
-	struct store *store;
-	struct session session;
-	struct clock clock;
+	struct prepared p;
 	struct inject_report inject;
 	char program[PATH_MAX];
-	char name[256];
-	bool named;              /* by the user: it may be there already */
 	int control[2];
 	unsigned char inherited[1024 / 8]; /* descriptors that were open before us */
 };
@@ -77,7 +72,7 @@ static void plain_path(const struct front *f, char *path, size_t cap, const char
 
 	if (strpbrk(path, " :\t") == NULL)
 		return;
-	snprintf(link, sizeof link, "%s/%s", f->session.folder, as);
+	snprintf(link, sizeof link, "%s/%s", f->p.session.folder, as);
 	if (symlink(path, link) == 0)
 		snprintf(path, cap, "%s", link);
 }
@@ -114,8 +109,8 @@ static char **target_env(struct front *f)
 			env[k++] = environ[i];
 	if (preload)
 		env[k++] = preload;
-	env[k++] = xasprintf("SNAPTRAIL_BOARD=%s/board", f->session.folder);
-	env[k++] = xasprintf("SNAPTRAIL_SESSION=%s", f->name);
+	env[k++] = xasprintf("SNAPTRAIL_BOARD=%s/board", f->p.session.folder);
+	env[k++] = xasprintf("SNAPTRAIL_SESSION=%s", f->p.name);
 	return env;
 }
 
@@ -155,8 +150,8 @@ static void let_go(const struct front *f)
 
 static void recorder_child(struct front *f)
 {
-	struct recorder_options o = { .config = f->config, .store = f->store, .session = &f->session,
-				      .clock = &f->clock, .session_name = f->name, .tags = f->o->tags,
+	struct recorder_options o = { .config = f->p.config, .store = f->p.store, .session = &f->p.session,
+				      .clock = &f->p.clock, .session_name = f->p.name, .tags = f->o->tags,
 				      .control = f->control[1] };
 	int e;
 
@@ -255,7 +250,7 @@ static void wait_for(pid_t pid, int *status, struct rusage *usage)
 
 static void tell(const struct front *f, const struct control *m)
 {
-	struct board *b = f->session.board;
+	struct board *b = f->p.session.board;
 
 	if (send(f->control[0], m, sizeof *m, MSG_NOSIGNAL) < 0)
 		return; /* a dead recorder never stops the target */
@@ -313,7 +308,7 @@ static void hear(const struct front *f, struct snaptrail_summary *s)
 	while (n < 0 && errno == EINTR);
 	if (n != sizeof *s) {
 		memset(s, 0, sizeof *s);
-		snprintf(s->session, sizeof s->session, "%s", f->name);
+		snprintf(s->session, sizeof s->session, "%s", f->p.name);
 		snprintf(s->error, sizeof s->error, "the recorder is gone; the next command salvages what was recorded");
 	}
 }
@@ -358,98 +353,7 @@ static int become(struct front *f, char **env)
 	return fail(errno == ENOENT ? -ENOENT : -EACCES, "%s: %s", f->o->argv[0], strerror(errno));
 }
 
-/* ---- preparation ---- */
-
-static void default_name(struct front *f)
-{
-	const char *base = strrchr(f->o->argv[0], '/');
-	struct tm tm;
-	time_t now = time(NULL);
-	char stamp[32];
-
-	localtime_r(&now, &tm);
-	strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%S", &tm);
-	snprintf(f->name, sizeof f->name, "%.100s-%d-%s", base ? base + 1 : f->o->argv[0], (int)getpid(), stamp);
-}
-
-static int check_name(const char *name)
-{
-	if (name[0] == 0 || strlen(name) > 255 || strchr(name, '/') || strcmp(name, "live") == 0 ||
-	    strcmp(name, "latest") == 0 || strcmp(name, "first") == 0)
-		return fail(-EINVAL, "\"%s\": a session's name has 1 to 255 bytes, no '/', and is not live, latest or first", name);
-	return 0;
-}
-
-static char *joined(char *const *argv)
-{
-	struct buf b = BUF_INIT;
-
-	for (size_t i = 0; argv[i]; i++) {
-		bool quote = argv[i][0] == 0 || strpbrk(argv[i], " \t\n'\"\\$&|;<>()*?");
-
-		if (i)
-			buf_byte(&b, ' ');
-		if (quote)
-			buf_byte(&b, '\'');
-		for (const char *p = argv[i]; *p; p++)
-			if (*p == '\'')
-				buf_str(&b, "'\\''");
-			else
-				buf_byte(&b, (uint8_t)*p);
-		if (quote)
-			buf_byte(&b, '\'');
-	}
-	return buf_cstr(&b);
-}
-
-static void store_options_of(const struct config *c, struct store_options *o)
-{
-	*o = (struct store_options){
-		.type = c->storage_type == CONFIG_STORAGE_DISK ? STORE_DISK :
-			c->storage_type == CONFIG_STORAGE_MEMORY ? STORE_MEMORY : STORE_HYBRID,
-		.fsync = c->fsync == CONFIG_FSYNC_NEVER ? STORE_FSYNC_NEVER :
-			 c->fsync == CONFIG_FSYNC_ALWAYS ? STORE_FSYNC_ALWAYS : STORE_FSYNC_SNAPSHOT,
-		.verify = c->verify == CONFIG_VERIFY_NEVER ? STORE_VERIFY_NEVER : STORE_VERIFY_READ,
-		.persist = c->persist, .compress = c->compression, .compress_threshold_bytes = c->threshold_bytes,
-		.memory_bytes = c->memory_bytes, .max_bytes = c->max_size_bytes, .create = true, .unread = true,
-	};
-}
-
-static int prepare(struct front *f)
-{
-	struct store_options so;
-	struct session_meta known, m = { 0 };
-	char *command, id[17];
-	int r;
-
-	store_options_of(f->config, &so);
-	r = store_open(f->config->path, &so, &f->store);
-	if (r < 0)
-		return r;
-	salvage_all(f->store);
-	if (f->named && store_session_find(f->store, f->name, &known) == 0)
-		memcpy(id, known.id, sizeof id);
-	else
-		store_new_id(id);
-	clock_begin(&f->clock, true);
-	r = session_create(&f->session, store_path(f->store), id, f->config, &f->clock);
-	if (r == -EBUSY)
-		return fail(-EBUSY, "session %s is being recorded already", f->name);
-	if (r < 0)
-		return r;
-	command = joined(f->o->argv);
-	memcpy(m.id, id, sizeof id);
-	m.name = f->name;
-	m.command = command;
-	m.profile = f->config->profile;
-	m.boot_id = f->session.board->boot_id;
-	m.note = "";
-	m.started_ns = mono_now_ns() + (uint64_t)f->clock.offset_ns;
-	m.exit_status = -1;
-	r = store_session_begin(f->store, &m);
-	free(command);
-	return r;
-}
+/* ---- the whole ---- */
 
 static int find_and_check(struct front *f)
 {
@@ -480,39 +384,33 @@ static int run_prepared(struct front *f, int *ret_status, struct snaptrail_summa
 	r = fork_recorder(f, f->o->detach);
 	if (r < 0)
 		return r;
-	if (f->session.lease >= 0)
-		close(f->session.lease); /* the recorder's copy holds the lock */
-	f->session.lease = -1;
+	if (f->p.session.lease >= 0)
+		close(f->p.session.lease); /* the recorder's copy holds the lock */
+	f->p.session.lease = -1;
 	return f->o->detach ? become(f, env) : attend(f, env, ret_status, ret);
 }
 
 int run_command(const struct config *c, const struct snaptrail_run_options *o, int *ret_status,
 		struct snaptrail_summary *ret)
 {
-	struct front f = { .config = c, .o = o, .control = { -1, -1 }, .session = { .lease = -1 } };
+	struct front f = { .o = o, .control = { -1, -1 } };
 	const char *name = o->session ? o->session : getenv("SNAPTRAIL_SESSION");
 	int r;
 
 	note_inherited(&f);
-	if (name && *name) {
-		r = check_name(name);
-		if (r < 0)
-			return r;
-		snprintf(f.name, sizeof f.name, "%s", name);
-		f.named = true;
-	} else {
-		default_name(&f);
-	}
+	r = prepare_name(&f.p, c, name, o->argv[0]);
+	if (r < 0)
+		return r;
 	r = find_and_check(&f);
 	if (r < 0)
 		return r;
-	r = prepare(&f);
+	r = prepare(&f.p, o->argv);
 	if (r == -ENOENT || r == -EACCES)
 		r = -EIO; /* those two mean the program; the detail says what this is */
 	if (r == 0)
 		r = run_prepared(&f, ret_status, ret);
 	else
-		session_close(&f.session, true);
+		session_close(&f.p.session, true);
 	/* The store and the session belong to the recorder now; this copy just goes. */
 	return r;
 }

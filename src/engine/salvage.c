@@ -1,13 +1,13 @@
 /* Salvage: what a recorder that died left in its stage and lanes becomes
  * snapshots of origin crash.  Run by the next command that opens the store,
  * under the session's lease, with the same collector that a recorder has. */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/dir.h"
 #include "base/err.h"
 #include "engine/look.h"
 #include "engine/recorder.h"
@@ -27,21 +27,20 @@ static int by_serial(const void *a, const void *b)
 
 static size_t find_stages(const char *folder, struct old_stage **ret)
 {
-	struct dirent *e;
-	DIR *d = opendir(folder);
+	struct dir d;
 	size_t n = 0;
 
 	*ret = NULL;
-	while (d && (e = readdir(d))) {
-		if (strncmp(e->d_name, "stage.", 6))
+	dir_open(&d, folder);
+	for (const char *name; (name = dir_next(&d));) {
+		if (strncmp(name, "stage.", 6))
 			continue;
 		*ret = xrealloc(*ret, (n + 1) * sizeof **ret);
-		(*ret)[n].serial = strtoull(e->d_name + 6, NULL, 10);
-		snprintf((*ret)[n].path, sizeof (*ret)[n].path, "%s/%s", folder, e->d_name);
+		(*ret)[n].serial = strtoull(name + 6, NULL, 10);
+		snprintf((*ret)[n].path, sizeof (*ret)[n].path, "%s/%s", folder, name);
 		n++;
 	}
-	if (d)
-		closedir(d);
+	dir_close(&d);
 	if (n)
 		qsort(*ret, n, sizeof **ret, by_serial);
 	return n;
@@ -62,22 +61,6 @@ static int stage_map(struct stage *s, const char *path)
 	}
 	snprintf(s->path, sizeof s->path, "%.319s", path);
 	return 0;
-}
-
-/* Lanes whose tail did not move after their records were staged. */
-static void skip_staged(struct collector *c, const struct stage_header *h)
-{
-	const struct stage_block *b;
-	size_t pos = 0;
-
-	while ((b = stage_next(h, &pos))) {
-		const struct hot_place *place = b->type == BLOCK_HOT ? stage_hot_get(b) : NULL;
-		uint64_t end = place ? place->end : b->end;
-
-		for (struct lane_view *v = c->views; v; v = v->next)
-			if (v->name == b->lane && end > v->lane->tail && end <= v->lane->reserve)
-				v->lane->tail = end;
-	}
 }
 
 static uint64_t last_time(const struct stage_header *h)
@@ -226,7 +209,7 @@ static int drain_rest(struct store *st, struct session *s, const struct stage_he
 		struct stage old;
 
 		if (stage_map(&old, stages[i].path) == 0) {
-			skip_staged(&c, old.h);
+			collect_skip(&c, old.h);
 			stage_close(&old);
 		}
 	}

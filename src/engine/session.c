@@ -3,7 +3,6 @@
 #include "engine/session.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -18,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/dir.h"
 #include "base/err.h"
 
 #define LEASE_TRIES 20
@@ -43,15 +43,12 @@ static int parent_folder(char *out, size_t cap)
 
 static void folder_remove(const char *folder)
 {
-	struct dirent *e;
-	DIR *d = opendir(folder);
+	struct dir d;
 
-	while (d && (e = readdir(d))) {
-		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-			unlinkat(dirfd(d), e->d_name, 0);
-	}
-	if (d)
-		closedir(d);
+	dir_open(&d, folder);
+	for (const char *name; (name = dir_next(&d));)
+		unlinkat(d.fd, name, 0);
+	dir_close(&d);
 	rmdir(folder);
 }
 
@@ -59,26 +56,25 @@ static void folder_remove(const char *folder)
  * or never was. */
 static void sweep(const char *parent)
 {
-	struct dirent *e;
-	DIR *d = opendir(parent);
+	struct dir d;
 
-	while (d && (e = readdir(d))) {
+	dir_open(&d, parent);
+	for (const char *name; (name = dir_next(&d));) {
 		char path[600], link[700], target[4400];
 		struct stat st;
 		ssize_t n;
 		int pid;
 
-		snprintf(path, sizeof path, "%s/%s", parent, e->d_name);
+		snprintf(path, sizeof path, "%s/%s", parent, name);
 		snprintf(link, sizeof link, "%s/pointer", path);
-		if (strlen(e->d_name) != 32 || (n = readlink(link, target, sizeof target - 1)) < 0)
+		if (strlen(name) != 32 || (n = readlink(link, target, sizeof target - 1)) < 0)
 			continue;
 		target[n] = 0;
 		pid = atoi(target); /* a store in memory: only its recorder knows it */
 		if (pid ? kill(pid, 0) < 0 && errno == ESRCH : lstat(target, &st) < 0 && errno == ENOENT)
 			folder_remove(path);
 	}
-	if (d)
-		closedir(d);
+	dir_close(&d);
 }
 
 static int live_folder(struct session *s)
@@ -377,19 +373,18 @@ void session_close(struct session *s, bool remove)
 int session_each_pointer(const char *store_folder, int (*each)(void *arg, const char *path, const char *id), void *arg)
 {
 	char live[4200], path[4500];
-	struct dirent *e;
-	DIR *d;
+	const char *name;
+	struct dir d;
 	int r = 0;
 
 	snprintf(live, sizeof live, "%s/live", store_folder);
-	d = opendir(live);
-	while (d && r == 0 && (e = readdir(d))) {
-		if (strlen(e->d_name) != 16)
+	dir_open(&d, live);
+	while (r == 0 && (name = dir_next(&d))) {
+		if (strlen(name) != 16)
 			continue;
-		snprintf(path, sizeof path, "%s/%s", live, e->d_name);
-		r = each(arg, path, e->d_name);
+		snprintf(path, sizeof path, "%s/%s", live, name);
+		r = each(arg, path, name);
 	}
-	if (d)
-		closedir(d);
+	dir_close(&d);
 	return r;
 }

@@ -594,6 +594,8 @@ static void on_thread(struct moment *at, struct process *p, const struct change 
 			field_int(at, e, "handle", (int64_t)c->flags);
 		if (c->seq)
 			field_int(at, e, "number", (int64_t)c->seq);
+		if (c->value.n)
+			field_text(at, e, "type", c->value.p, c->value.n);
 		break;
 	case THREAD_ENDED:
 		agent_end(at, e, "terminated", c->flags ? "joined" : "returned");

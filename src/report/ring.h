@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define BOARD_MAGIC 0x31445242504e5331ull /* "1SNPBRD1" */
-#define BOARD_VERSION 1u
+#define BOARD_VERSION 2u
 #define BOARD_SLOTS 120u
 #define SLOT_BYTES 12288u
 #define SLOTS_NEAR 4u /* within the first 64 KiB, which one page fault maps */

@@ -4,7 +4,6 @@
  * under the store's lock, or before anyone else knows the store. */
 #include "store/internal.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/crc32c.h"
+#include "base/dir.h"
 #include "base/io.h"
 
 #define INDEX_MAGIC "SNAPIDX1"
@@ -279,20 +279,20 @@ bool index_segment_name(const char *name)
 int index_find_segments(struct store *s)
 {
 	size_t known = s->nsegments;
-	DIR *d = opendir(s->segments_path);
-	struct dirent *e;
+	struct dir d;
 	int worst = 0;
 
 	s->damaged = 0;
-	while (d && (e = readdir(d))) {
+	dir_open(&d, s->segments_path);
+	for (const char *name; (name = dir_next(&d));) {
 		struct segment *seg;
 		int r;
 
-		if (!index_segment_name(e->d_name) || open_already(s, e->d_name))
+		if (!index_segment_name(name) || open_already(s, name))
 			continue;
 		s->segments = xrealloc(s->segments, (s->nsegments + 1) * sizeof *s->segments);
 		seg = &s->segments[s->nsegments];
-		r = segment_open(seg, s->segments_path, e->d_name);
+		r = segment_open(seg, s->segments_path, name);
 		if (r == 0) {
 			segment_rest(seg);
 			s->nsegments++;
@@ -303,8 +303,7 @@ int index_find_segments(struct store *s)
 		if (r != -EBADMSG && r != -EACCES && r != -EAGAIN && r != -ENOENT)
 			worst = r;
 	}
-	if (d)
-		closedir(d);
+	dir_close(&d);
 	if (s->nsegments > known)
 		qsort(s->segments + known, s->nsegments - known, sizeof *s->segments, by_created);
 	return worst;

@@ -5,7 +5,6 @@
 #endif
 #include "store/store.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/crc32c.h"
+#include "base/dir.h"
 #include "base/err.h"
 #include "base/io.h"
 #include "proto/store.pb-c.h"
@@ -663,31 +663,28 @@ int store_verify_all(struct store *s,
 		     void *arg, uint64_t *ret_records)
 {
 	struct segment_verify v = { .found = found, .arg = arg };
-	struct dirent *e;
-	DIR *d = s->in_memory ? NULL : opendir(s->segments_path);
+	struct dir d = { .fd = -1 };
 
-	while (d && (e = readdir(d))) {
+	if (!s->in_memory)
+		dir_open(&d, s->segments_path);
+	for (const char *name; (name = dir_next(&d));) {
 		struct segment seg;
-		char name[17];
 		int r;
 
-		if (!index_segment_name(e->d_name))
+		if (!index_segment_name(name))
 			continue;
-		memcpy(name, e->d_name, 16);
-		name[16] = 0;
 		r = segment_open(&seg, s->segments_path, name);
 		if (r == -EAGAIN && !segment_is_written(&seg))
 			segment_finding(&v, true, &seg, 0, "a segment that was never begun");
 		if (r < 0 && r != -EAGAIN && r != -ENOENT) {
-			seg.path = xasprintf("%s/%s", s->segments_path, e->d_name);
+			seg.path = xasprintf("%s/%s", s->segments_path, name);
 			segment_finding(&v, false, &seg, 0, r == -EBADMSG ? "not a segment" : err_detail());
 		}
 		if (r == 0)
 			segment_verify(&v, &seg);
 		segment_close(&seg);
 	}
-	if (d)
-		closedir(d);
+	dir_close(&d);
 	if (ret_records)
 		*ret_records = v.records;
 	return v.damaged ? fail(-EBADMSG, "%s: damaged", s->path) : v.torn;

@@ -354,21 +354,6 @@ static void a_torn_hot_place_leaves_the_other_valid(void)
 
 /* ---- a killed recorder ---- */
 
-static void skip_staged(struct collector *c, const struct stage_header *h)
-{
-	const struct stage_block *b;
-	size_t pos = 0;
-
-	while ((b = stage_next(h, &pos))) {
-		const struct hot_place *place = b->type == BLOCK_HOT ? stage_hot_get(b) : NULL;
-		uint64_t end = place ? place->end : b->end;
-
-		for (struct lane_view *v = c->views; v; v = v->next)
-			if (v->name == b->lane && end > v->lane->tail && end <= v->lane->reserve)
-				v->lane->tail = end;
-	}
-}
-
 /* The stage says how far each lane was taken: what salvage skips, by the same
  * names and offsets, is all of it and nothing more. */
 static void a_kill_between_stage_and_tail_gives_no_duplicates(void)
@@ -397,7 +382,7 @@ static void a_kill_between_stage_and_tail_gives_no_duplicates(void)
 		again.clock = r.c.clock;
 		CU_ASSERT_EQUAL_FATAL(collect_begin(&again, r.t.path, r.board, 2, rate), 0);
 		collect_find(&again);
-		skip_staged(&again, r.c.stage.h);
+		collect_skip(&again, r.c.stage.h);
 		CU_ASSERT_EQUAL(collect_drain(&again, &fill), 1);
 		CU_ASSERT_EQUAL(again.changes, 1);
 		collect_end(&again);
