@@ -353,6 +353,7 @@ EXPORT void exit(int status)
 EXPORT void _exit(int status)
 {
 	exiting(status, "_exit");
+	host_finish(status, true);
 	REAL(_exit)(status);
 	__builtin_unreachable();
 }
@@ -360,6 +361,7 @@ EXPORT void _exit(int status)
 EXPORT void _Exit(int status)
 {
 	exiting(status, "_Exit");
+	host_finish(status, true);
 	REAL(_Exit)(status);
 	__builtin_unreachable();
 }
@@ -367,6 +369,7 @@ EXPORT void _Exit(int status)
 EXPORT void quick_exit(int status)
 {
 	exiting(status, "quick_exit");
+	host_finish(status, true);
 	REAL(quick_exit)(status);
 	__builtin_unreachable();
 }
@@ -415,6 +418,8 @@ EXPORT long syscall(long number, ...)
 		visitor_vfork_seen = true;
 		break;
 	case SYS_seccomp:
+		if (a[0] == 1 && a[1] & 1) /* SECCOMP_FILTER_FLAG_TSYNC: the filter would be the engine's too */
+			host_step_aside();
 		if (a[0] == 0 || a[0] == 1)
 			visitor.no_syscalls = true;
 		if (a[0] == 0) {

@@ -34,6 +34,7 @@ static void ended(void *unused)
 	(void)unused;
 	if (!self.ended && reporting(GROUP_THREAD))
 		visitor_thread_ended();
+	host_thread_ends();
 }
 
 /* The C library gives a handle out again once its thread is joined: a number
@@ -66,6 +67,7 @@ EXPORT int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*run)
 	int r;
 
 	visitor.threads_seen = true;
+	host_maybe();
 	if (reporting(GROUP_THREAD))
 		s = start_take(run, arg);
 	r = s ? REAL(pthread_create)(t, attr, trampoline, s) : REAL(pthread_create)(t, attr, run, arg);
@@ -112,6 +114,8 @@ EXPORT int thrd_create(thrd_t *t, thrd_start_t run, void *arg)
  * threads that started plainly have none. */
 EXPORT void pthread_exit(void *result)
 {
+	if ((uint32_t)sys0(SYS_gettid) == visitor.pid)
+		host_thread_ends();
 	REAL(pthread_exit)(result);
 	__builtin_unreachable();
 }

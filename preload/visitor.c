@@ -19,6 +19,7 @@
 
 struct visitor visitor;
 bool visitor_vfork_seen;
+bool visitor_refused;
 __thread struct visitor_thread self __attribute__((tls_model("initial-exec")));
 
 static uint32_t *generation_page;
@@ -469,7 +470,7 @@ void gauge_begin(int fd)
 
 /* ---- start ---- */
 
-static const char *env_value(char **env, const char *name)
+const char *env_value(char **env, const char *name)
 {
 	size_t n = __builtin_strlen(name);
 
@@ -486,11 +487,13 @@ static struct board *board_map(const char *path)
 
 	if (fd < 0)
 		return NULL;
+	visitor_refused = true;
 	b = sys_mmap(NULL, BOARD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, (int)fd);
 	sys_close((int)fd);
 	if (sys_failed(b))
 		return NULL;
 	if (b->magic != BOARD_MAGIC || b->version != BOARD_VERSION || b->size_bytes != BOARD_BYTES || b->closing) {
+		visitor_refused = !b->closing;
 		sys_munmap(b, BOARD_BYTES);
 		return NULL;
 	}
@@ -525,18 +528,24 @@ static bool ring_dir_set(const char *board_path)
 	return true;
 }
 
-__attribute__((constructor)) static void visitor_start(int argc, char **argv, char **env)
+bool visitor_board_path(char *out, size_t cap)
 {
-	const char *path = env_value(env, "SNAPTRAIL_BOARD");
+	if (ring_dir[0] == 0 || __builtin_strlen(ring_dir) + sizeof "/board" > cap)
+		return false;
+	__builtin_memcpy(put_str(out, ring_dir), "/board", sizeof "/board");
+	return true;
+}
+
+bool visitor_join(const char *path, int argc, char **argv, char **env)
+{
 	struct board *b;
 
-	real_ready();
-	if (path == NULL || !ring_dir_set(path))
-		return;
+	if (!ring_dir_set(path))
+		return false;
 	generation_page = generation_get();
 	b = generation_page ? board_map(path) : NULL;
 	if (b == NULL)
-		return;
+		return false;
 	visitor.generation = generation_page;
 	visitor.pid = (uint32_t)sys0(SYS_getpid);
 	visitor.use_tsc = b->use_tsc;
@@ -544,7 +553,17 @@ __attribute__((constructor)) static void visitor_start(int argc, char **argv, ch
 		visitor_tsc_off();
 	visitor.board = b;
 	if (!process_begin())
-		return;
+		return false;
 	report_began(argc, argv, env);
 	__atomic_store_n(&visitor.groups, b->groups, __ATOMIC_RELEASE);
+	return true;
+}
+
+__attribute__((constructor)) static void visitor_start(int argc, char **argv, char **env)
+{
+	const char *path = env_value(env, "SNAPTRAIL_BOARD");
+
+	real_ready();
+	if (path)
+		visitor_join(path, argc, argv, env);
 }

@@ -238,6 +238,22 @@ extern uint8_t room_wiped[8192];         /* an aligned page of it is emptied by 
 extern uint8_t room_lists[LISTS_BYTES];  /* the lists of the first record */
 extern uint8_t scratch[SCRATCH_BYTES];   /* where its texts are made */
 
+/* Maps the board and reports this image's beginning; false: not recording. */
+bool visitor_join(const char *board_path, int argc, char **argv, char **env);
+/* A board was named and is there, but not for us: of another version, or the
+ * process has no room for it. */
+extern bool visitor_refused;
+bool visitor_board_path(char *out, size_t cap);
+const char *env_value(char **env, const char *name);
+
+/* The engine in this process, where there is no supervisor (host.c).  All of
+ * them do nothing in a process that does not host it. */
+void host_finish(int status, bool known);
+bool host_step_aside(void);
+void host_again(bool was);
+void host_maybe(void);
+void host_thread_ends(void);
+
 /* Reports used by more than one group. */
 void report_opened(int fd, const char *path, int dirfd, uint64_t flags, enum fd_type type);
 void report_found(int fd);

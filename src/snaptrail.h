@@ -110,6 +110,7 @@ struct snaptrail_session {
 	int pid;                        /* of its first process */
 	int64_t exit_status;            /* wait status of the first process, -1 unknown */
 	bool live;                      /* a recorder is at work on it */
+	bool unattended;                /* it has processes, but nobody drains their rings just now */
 	int recorder_pid;               /* when live */
 	uint64_t snapshots, changes, coalesced, lost, dropped, stored_bytes;
 };

@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 #include "engine/prepare.h"
-#include "engine/recorder.h"
+#include "engine/salvage.h"
 #include "engine/run.h"
 #include "engine/session.h"
 
@@ -72,7 +72,7 @@ uint64_t tick_of(const struct snaptrail *st)
 
 /* ---- sessions ---- */
 
-/* Somebody holds the lease: who, or 0. */
+/* Somebody holds the lease: who, -1 nobody does but it goes on, or 0. */
 static int recorder_of(struct snaptrail *st, const char *id, int *ret_root)
 {
 	char pointer[4500];
@@ -85,6 +85,7 @@ static int recorder_of(struct snaptrail *st, const char *id, int *ret_root)
 	fd = open(pointer, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
+	pid = -1;
 	if (flock(fd, LOCK_SH | LOCK_NB) < 0) {
 		s = (struct session){ .lease = fd };
 		pid = session_recorder_pid(&s);
@@ -104,6 +105,9 @@ static void session_public(struct snaptrail *st, const struct session_meta *m, s
 	};
 	memcpy(ret->id, m->id, sizeof ret->id);
 	ret->recorder_pid = m->ended_ns ? 0 : recorder_of(st, m->id, &ret->pid);
+	ret->unattended = ret->recorder_pid < 0;
+	if (ret->unattended)
+		ret->recorder_pid = 0;
 	ret->live = ret->recorder_pid != 0;
 }
 

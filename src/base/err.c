@@ -4,7 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#ifdef ONE_THREAD /* in a target: thread-local storage would be allocated by its malloc */
+static char detail[512];
+#else
 static __thread char detail[512];
+#endif
 
 int fail(int code, const char *fmt, ...)
 {

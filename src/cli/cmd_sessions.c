@@ -19,6 +19,8 @@ static const char *session_state(const struct snaptrail_session *s, char ret[32]
 
 	if (s->live)
 		return "live";
+	if (s->unattended)
+		return "unattended";
 	if (s->exit_status < 0)
 		return s->ended_ns ? "ended" : "crashed";
 	if (WIFSIGNALED(status)) {
@@ -49,6 +51,7 @@ static void session_json(struct json *j, const struct snaptrail_session *s)
 	json_key(j, "pid");
 	json_int(j, s->pid);
 	json_pair_bool(j, "live", s->live);
+	json_pair_bool(j, "unattended", s->unattended);
 	json_key(j, "recorderPid");
 	if (s->live)
 		json_int(j, s->recorder_pid);

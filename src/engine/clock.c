@@ -81,6 +81,23 @@ void clock_learn(struct clock *c)
 	c->next_sync_mono_ns = mono + 10 * LEARN_NS;
 }
 
+void clock_resume(struct clock *c, bool use_tsc, int64_t offset_ns, const struct clock_line *line, size_t n)
+{
+	*c = (struct clock){ .use_tsc = use_tsc, .offset_ns = offset_ns };
+	if (!use_tsc)
+		return;
+	if (n == 0) {
+		sample(&c->first_tick, &c->first_mono_ns);
+		clock_learn(c);
+		return;
+	}
+	memcpy(c->line, line, n * sizeof *line);
+	c->lines = n;
+	c->first_tick = line[n - 1].tick;
+	c->first_mono_ns = line[n - 1].time_ns - (uint64_t)offset_ns;
+	c->next_sync_mono_ns = mono_now_ns() + LEARN_NS;
+}
+
 static uint64_t on_line(const struct clock_line *l, uint64_t tick)
 {
 	if (tick >= l->tick)

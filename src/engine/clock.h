@@ -33,6 +33,8 @@ struct clock {
  * between the two and waits for what is missing of it. */
 void clock_begin(struct clock *c, bool use_tsc);
 void clock_learn(struct clock *c);
+/* Goes on with the lines of a clock that is gone; without any it learns anew. */
+void clock_resume(struct clock *c, bool use_tsc, int64_t offset_ns, const struct clock_line *line, size_t n);
 /* Measures again when it is time; call now and then. */
 void clock_sync(struct clock *c);
 /* A stamp as session time. */

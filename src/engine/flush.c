@@ -14,6 +14,7 @@ void cut_free(struct cut *c)
 	for (char **t = c->tags; t && *t; t++)
 		free(*t);
 	free(c->tags);
+	free(c->description);
 	buf_done(&c->state);
 	stage_close(&c->stage);
 	free(c);
@@ -106,12 +107,13 @@ static void store_cut(struct flusher *f, struct cut *c, bool another)
 
 	cut_payload(c->stage.h, &c->state, c->gaps, c->ngaps, c->from_ns, c->meta.time_ns, &payload);
 	c->meta.tags = (const char *const *)c->tags;
-	for (int attempt = 0; attempt < 3; attempt++) {
+	c->meta.description = c->description ? c->description : "";
+	for (int attempt = 0; attempt < (f->in_place ? 1 : 3); attempt++) {
 		c->meta.creation_ns = mono_now_ns() - c->begun_mono_ns;
 		r = store_append(f->store, &c->meta, payload.data, payload.len, flags);
 		if (r == 0)
 			break;
-		if (!f->stop)
+		if (!f->stop && !f->in_place)
 			nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
 	}
 	for (size_t i = 0; r == 0 && i < c->ngaps; i++) {
@@ -167,14 +169,16 @@ static void *flush_thread(void *arg)
 	return NULL;
 }
 
-int flush_start(struct flusher *f, struct store *s)
+int flush_start(struct flusher *f, struct store *s, bool in_place)
 {
 	sigset_t all, old;
 	int r;
 
-	*f = (struct flusher){ .store = s };
+	*f = (struct flusher){ .store = s, .in_place = in_place };
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->changed, NULL);
+	if (in_place)
+		return 0;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&f->thread, NULL, flush_thread, f);
@@ -187,6 +191,11 @@ bool flush_try_put(struct flusher *f, struct cut *c)
 {
 	bool room;
 
+	if (f->in_place) {
+		store_cut(f, c, __atomic_load_n(&f->ending, __ATOMIC_RELAXED));
+		cut_free(c);
+		return true;
+	}
 	pthread_mutex_lock(&f->lock);
 	room = f->count < FLUSH_QUEUE;
 	if (room) {

@@ -16,6 +16,7 @@
 struct cut {
 	struct snapshot_meta meta;
 	char **tags;                 /* owned, NULL-terminated or NULL */
+	char *description;           /* owned or NULL */
 	struct stage stage;          /* owned */
 	struct buf state;            /* SystemState, empty for an incremental; owned */
 	struct gap gaps[64];
@@ -35,13 +36,15 @@ struct flusher {
 	struct cut *queue[FLUSH_QUEUE];
 	size_t head, count;
 	bool stop, busy, running;
+	bool in_place;               /* no thread of its own: a cut is stored by who puts it */
 	bool ending;                 /* the session's end record follows the cuts and syncs them too */
 	uint64_t stored, dropped, raw_bytes, stored_bytes;
 	char last_id[17];
 	char error[256];             /* the last failure, "" for none */
 };
 
-int flush_start(struct flusher *f, struct store *s);
+/* With `in_place` there is no thread: flush_try_put() does the work itself. */
+int flush_start(struct flusher *f, struct store *s, bool in_place);
 /* Takes the cut, or false when the queue is full. */
 bool flush_try_put(struct flusher *f, struct cut *c);
 /* Waits until all that was put is stored. */

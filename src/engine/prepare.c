@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "engine/recorder.h"
+#include "engine/salvage.h"
 
 void prepare_store_options(const struct config *c, struct store_options *ret)
 {

@@ -1,5 +1,5 @@
-/* The recorder's loop: drain, apply, follow, cut, sleep; see recorder.h.  One
- * collecting thread and the flusher. */
+/* The recorder's loop: drain, apply, follow, cut, answer, sleep; see recorder.h.
+ * One collecting thread and the flusher; in a target one thread is both. */
 #include "engine/recorder.h"
 
 #include <errno.h>
@@ -16,6 +16,9 @@
 
 #include "base/err.h"
 #include "engine/look.h"
+#include "engine/replay.h"
+#include "engine/request.h"
+#include "engine/salvage.h"
 
 #define SLEEP_MIN_NS 100000u
 #define SLEEP_WORK_NS 2000000u   /* while records come */
@@ -23,6 +26,7 @@
 #define SLEEP_ENDING_NS 50000u
 #define ENDING_ROUNDS 50u        /* without sleep once the command has ended */
 #define SLEEP_MAX_NS 20000000u
+#define INTERVAL_NS 30000000000u /* of automatic snapshots that were off in the configuration */
 #define ENDED_WAIT_NS 100000000u /* how long a parent's wait may still tell how it ended */
 
 /* How a process ended, from the kernel (6.15 and later); the header of Debian
@@ -58,6 +62,9 @@ struct recorder {
 	uint64_t root_cpu_ns, began_mono_ns;
 	uint64_t next_cut_mono_ns, last_cut_ns, sealed_ns, changes_at_cut;
 	uint64_t full_mono_ns, full_bytes, since_full_bytes;
+	uint64_t interval_ns;    /* of automatic snapshots, 0 none */
+	struct request_page *requests;
+	bool host_seen;          /* our own process has reported its beginning */
 	char last_id[17];
 	uint32_t uninjected;
 };
@@ -121,6 +128,8 @@ static void on_process(void *arg, uint32_t pid)
 
 	if (pid)
 		follow(r, pid)->uninjected = false;
+	if (r->o->host && pid == r->o->host->pid)
+		r->host_seen = true;
 }
 
 static bool kernel_status(const struct followed *p, int *ret_status)
@@ -173,6 +182,15 @@ static bool settle_exited(struct recorder *r, struct followed *p)
 	}
 	report_ended(r, p, known, status);
 	return true;
+}
+
+/* Each process that the state says lives is followed, if it still does: also a
+ * forked one that has not run yet and has no lane. */
+static void follow_known(struct recorder *r)
+{
+	for (const struct entity *e = model_first(r->c.model, TABLE_AGENTS); e; e = e->next)
+		if (e->owner && e->owner->alive && e->owner->agent == e)
+			follow(r, e->owner->pid);
 }
 
 static uint32_t living(const struct recorder *r)
@@ -344,7 +362,7 @@ static void own_metrics(struct recorder *r, uint64_t stamp)
 		{ "recorder/cpu", 0 },
 	};
 
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	clock_gettime(r->o->host ? CLOCK_THREAD_CPUTIME_ID : CLOCK_PROCESS_CPUTIME_ID, &cpu);
 	for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
 		c.stamp = stamp;
 		c.name = BYTES(metrics[i].name, strlen(metrics[i].name));
@@ -353,10 +371,20 @@ static void own_metrics(struct recorder *r, uint64_t stamp)
 	}
 }
 
-static bool wants_full(const struct recorder *r)
+/* What a snapshot is to be; tags and description are taken over by cut(). */
+struct wish {
+	int origin;
+	int type;                /* enum snapshot_type, 0 as it comes */
+	char **tags;
+	char *description;
+};
+
+static bool wants_full(const struct recorder *r, int type)
 {
 	const struct config *c = r->o->config;
 
+	if (type && r->last_id[0])
+		return type == SNAPSHOT_FULL;
 	return r->last_id[0] == 0 || !c->incremental || r->since_full_bytes > r->full_bytes + 65536 ||
 	       (c->full_every_ns && mono_now_ns() - r->full_mono_ns > c->full_every_ns);
 }
@@ -374,7 +402,7 @@ static char **copy_tags(const char *const *tags)
 	return copy;
 }
 
-static void fill_meta(struct recorder *r, struct cut *cut, int origin, bool full, uint64_t since)
+static void fill_meta(struct recorder *r, struct cut *cut, const struct wish *w, bool full, uint64_t since)
 {
 	struct snapshot_meta *m = &cut->meta;
 
@@ -382,7 +410,7 @@ static void fill_meta(struct recorder *r, struct cut *cut, int origin, bool full
 	memcpy(m->base_id, r->last_id, sizeof m->base_id);
 	memcpy(m->session_id, r->o->session->id, sizeof m->session_id);
 	m->type = full ? SNAPSHOT_FULL : SNAPSHOT_INCREMENTAL;
-	m->origin = origin;
+	m->origin = w->origin;
 	m->time_ns = r->c.watermark_ns;
 	m->since_ns = since;
 	m->clock_step_ns = (int64_t)(wall_now_ns() - clock_now(&r->c.clock));
@@ -394,15 +422,15 @@ static void fill_meta(struct recorder *r, struct cut *cut, int origin, bool full
 	m->tasks = model_count(r->c.model, TABLE_TASKS);
 	m->memory = model_count(r->c.model, TABLE_MEMORY);
 	m->expires_ns = r->o->config->max_age_ns ? wall_now_ns() + r->o->config->max_age_ns : 0;
-	m->description = "";
-	cut->tags = copy_tags(origin == ORIGIN_START ? r->o->tags : NULL);
+	cut->tags = w->tags ? w->tags : copy_tags(w->origin == ORIGIN_START ? r->o->tags : NULL);
+	cut->description = w->description;
 }
 
 /* Makes a snapshot of the state at the watermark.  False when the flusher is
  * behind: the stage goes on and the cut comes later. */
-static bool cut(struct recorder *r, int origin)
+static bool cut_as(struct recorder *r, const struct wish *w)
 {
-	bool full = wants_full(r);
+	bool full = wants_full(r, w->type);
 	struct cut *cut;
 
 	if (r->f.count >= FLUSH_QUEUE - 1)
@@ -421,7 +449,7 @@ static bool cut(struct recorder *r, int origin)
 	r->c.ngaps = 0;
 	if (full)
 		model_save(r->c.model, r->c.watermark_ns, &cut->state);
-	fill_meta(r, cut, origin, full, r->last_cut_ns);
+	fill_meta(r, cut, w, full, r->last_cut_ns);
 	r->since_full_bytes = full ? 0 : r->since_full_bytes + cut->stage.h->used;
 	if (full) {
 		r->full_bytes = cut->state.len;
@@ -433,25 +461,27 @@ static bool cut(struct recorder *r, int origin)
 	r->changes_at_cut = r->c.changes + r->c.coalesced;
 	clock_forget(&r->c.clock, r->c.watermark_ns > 2000000000u ? r->c.watermark_ns - 2000000000u : 0);
 	flush_try_put(&r->f, cut);
-	r->next_cut_mono_ns = mono_now_ns() + r->o->config->interval_ns;
+	r->next_cut_mono_ns = mono_now_ns() + r->interval_ns;
 	return true;
 }
+
+static bool cut(struct recorder *r, int origin) { return cut_as(r, &(struct wish){ .origin = origin }); }
 
 /* A snapshot of the instant that everything has been applied up to, while
  * others go on: never of now.  It lies behind all that the stage before holds,
  * so that a reader who begins here needs nothing older. */
-static bool cut_here(struct recorder *r, int origin, uint64_t stamp)
+static bool cut_here(struct recorder *r, const struct wish *w, uint64_t stamp)
 {
 	if (stamp)
 		own_metrics(r, stamp);
 	collect_apply(&r->c);
-	return r->c.watermark_ns > r->sealed_ns && cut(r, origin);
+	return r->c.watermark_ns > r->sealed_ns && cut_as(r, w);
 }
 
 static void automatic_cut(struct recorder *r)
 {
 	uint64_t stamp;
-	bool due = r->o->config->interval_ns && mono_now_ns() >= r->next_cut_mono_ns;
+	bool due = r->interval_ns && mono_now_ns() >= r->next_cut_mono_ns;
 
 	if (!r->started) {
 		if (model_processes_seen(r->c.model) == 0)
@@ -467,11 +497,92 @@ static void automatic_cut(struct recorder *r)
 	}
 	if (!due)
 		return;
-	r->next_cut_mono_ns = mono_now_ns() + r->o->config->interval_ns;
+	r->next_cut_mono_ns = mono_now_ns() + r->interval_ns;
 	stamp = look_around(r);
 	if (r->c.changes + r->c.coalesced == r->changes_at_cut)
 		return;
-	cut_here(r, ORIGIN_AUTOMATIC, stamp);
+	cut_here(r, &(struct wish){ .origin = ORIGIN_AUTOMATIC }, stamp);
+}
+
+/* ---- requests ---- */
+
+/* A snapshot of now, looked around for; answered when it is stored. */
+static int snap(struct recorder *r, const struct request_page *q, char id[17])
+{
+	struct wish w = { .origin = ORIGIN_MANUAL, .type = q->type, .tags = request_tags(q) };
+	uint64_t stored = r->f.stored + r->f.dropped, give_up = mono_now_ns() + 2000000000u;
+	bool done;
+
+	w.description = xmemdup(q->description, strnlen(q->description, REQUEST_TEXT_BYTES) + 1);
+	w.description[strnlen(q->description, REQUEST_TEXT_BYTES - 1)] = 0;
+	r->started = true;
+	do {
+		flush_wait(&r->f);
+		stored = r->f.stored;
+		done = cut_here(r, &w, look_around(r));
+	} while (!done && r->f.error[0] == 0 && mono_now_ns() < give_up);
+	if (!done) {
+		for (char **t = w.tags; *t; t++)
+			free(*t);
+		free(w.tags);
+		free(w.description);
+		return fail(-EIO, "%s", r->f.error[0] ? r->f.error : "a call under way holds the snapshot back");
+	}
+	memcpy(id, r->last_id, 17);
+	flush_wait(&r->f);
+	return r->f.stored > stored ? 0 : fail(-EIO, "%s", r->f.error);
+}
+
+static void count_up(struct recorder *r, struct request_stats *s)
+{
+	struct timespec cpu;
+
+	clock_gettime(r->o->host ? CLOCK_THREAD_CPUTIME_ID : CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	*s = (struct request_stats){
+		.changes = r->c.changes, .coalesced = r->c.coalesced, .lost = r->c.lost, .voided = r->c.voided,
+		.snapshots = r->f.stored, .dropped = r->f.dropped, .queued = r->f.count, .processes = living(r),
+		.raw_bytes = r->f.raw_bytes, .stored_bytes = r->f.stored_bytes, .interval_ns = r->interval_ns,
+		.watermark_ns = r->c.watermark_ns,
+		.cpu_ns = (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec,
+	};
+}
+
+static void automatic_set(struct recorder *r, uint64_t interval_ns)
+{
+	r->interval_ns = interval_ns;
+	r->next_cut_mono_ns = mono_now_ns() + interval_ns;
+}
+
+static void serve_request(struct recorder *r)
+{
+	struct request_page *q = r->requests;
+	uint64_t usual = r->o->config->interval_ns;
+	char id[17] = "";
+	int e = 0;
+
+	if (!request_waits(q))
+		return;
+	switch (q->verb) {
+	case REQUEST_SNAP:
+		e = snap(r, q, id);
+		break;
+	case REQUEST_AUTO_START:
+		automatic_set(r, q->interval_ns ? q->interval_ns : usual ? usual : INTERVAL_NS);
+		break;
+	case REQUEST_AUTO_STOP:
+		automatic_set(r, 0);
+		break;
+	case REQUEST_FLUSH:
+		flush_wait(&r->f);
+		e = store_sync(r->o->store);
+		break;
+	case REQUEST_STATS:
+		break;
+	default:
+		e = fail(-EPROTO, "the recorder does not know request %u", q->verb);
+	}
+	count_up(r, &q->stats);
+	request_answer(q, e, e < 0 ? err_detail() : id);
 }
 
 /* ---- the end ---- */
@@ -517,7 +628,8 @@ static int end_origin(const struct recorder *r)
 
 static void session_over(struct recorder *r)
 {
-	struct session_meta m = { .ended_ns = r->c.watermark_ns, .exit_status = r->root_ended ? r->root_status : -1,
+	struct session_meta m = { .ended_ns = r->c.watermark_ns, /* it may have ended under another host: the state knows how */
+				  .exit_status = r->root_ended ? r->root_status : model_exit_status(r->c.model, (uint32_t)r->root_pid),
 				  .pid = r->root_pid, .name = r->o->session_name, .command = "", .profile = "",
 				  .boot_id = "", .note = "" };
 
@@ -538,8 +650,19 @@ static void sleep_on_bell(struct recorder *r, uint64_t ns)
 	__atomic_store_n(&b->sleeping, 0, __ATOMIC_RELAXED);
 }
 
-static bool over(const struct recorder *r)
+static uint32_t host_wish(const struct recorder *r)
 {
+	return r->o->host ? __atomic_load_n(&r->o->host->wish, __ATOMIC_ACQUIRE) : HOST_GO;
+}
+
+static bool over(struct recorder *r)
+{
+	if (r->o->host)
+		return host_wish(r) != HOST_GO;
+	if (r->processes == NULL && r->root_ended) {
+		collect_apply_all(&r->c);
+		follow_known(r);
+	}
 	return r->processes == NULL && (r->root_ended || r->front_gone || r->control < 0);
 }
 
@@ -548,7 +671,7 @@ static bool command_left_others(const struct recorder *r)
 {
 	const struct followed *p = r->processes;
 
-	if (!r->root_ended || r->answered || r->wait_all || living(r) == 0)
+	if (r->o->host || !r->root_ended || r->answered || r->wait_all || living(r) == 0)
 		return false;
 	while (p && (int)p->pid != r->root_pid)
 		p = p->next;
@@ -563,6 +686,27 @@ static double filling_rate(double before, double fill, uint64_t *drained_ns)
 
 	*drained_ns = now;
 	return rate > before ? rate : before * 0.98;
+}
+
+/* The target may begin: its board is there. */
+static void host_runs(struct host *h)
+{
+	__atomic_store_n(&h->state, HOST_RUNNING, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &h->state, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+/* In a target we are a thread of it, and say so once its process is known. */
+static void show_own_thread(struct recorder *r)
+{
+	const struct host *h = r->o->host;
+	struct change c = { .kind = THREAD_BEGAN, .value = BYTES("recorder", 8) };
+
+	if (h == NULL || !r->host_seen)
+		return;
+	r->host_seen = false;
+	c.pid = h->pid;
+	c.tid = h->tid;
+	collect_report(&r->c, &c);
 }
 
 static void loop(struct recorder *r)
@@ -587,9 +731,11 @@ static void loop(struct recorder *r)
 			events(r);
 			settle(r);
 		}
+		show_own_thread(r);
 		automatic_cut(r);
+		serve_request(r);
 		if (command_left_others(r)) {
-			cut_here(r, end_origin(r), look_around(r));
+			cut_here(r, &(struct wish){ .origin = end_origin(r) }, look_around(r));
 			summarize(r, &s);
 			answer(r, &s);
 		}
@@ -605,7 +751,7 @@ static void loop(struct recorder *r)
 			sleep_ns = SLEEP_WORK_NS;
 		if (rate * (double)sleep_ns > SLEEP_FILL)
 			sleep_ns = rate * SLEEP_MIN_NS < SLEEP_FILL ? (uint64_t)(SLEEP_FILL / rate) : SLEEP_MIN_NS;
-		if (r->root_ended && !r->answered) { /* `run` waits for us */
+		if (r->root_ended && !r->answered && !r->o->host) { /* `run` waits for us */
 			if (ending++ < ENDING_ROUNDS)
 				continue;
 			sleep_ns = SLEEP_ENDING_NS;
@@ -615,54 +761,167 @@ static void loop(struct recorder *r)
 	}
 }
 
+/* ---- beginning and ending ---- */
+
+/* What the recorder before left becomes snapshots; its state is ours. */
+static int take_over(struct recorder *r)
+{
+	const char *id = r->o->session->id;
+	struct replay_query q = { .session_id = id, .until_ns = UINT64_MAX };
+	struct replay_result was;
+	struct snapshot_meta last;
+	struct leftovers left;
+	size_t n;
+	int e = salvage_stages(r->o->store, r->o->session, ORIGIN_AUTOMATIC, &left);
+
+	if (e == 0) {
+		salvage_clock(&left, r->o->session->board, &r->c.clock);
+		e = collect_begin(&r->c, r->o->session->folder, r->o->session->board, left.next_serial, r->o->config->max_rate);
+	}
+	if (e == 0) {
+		collect_find(&r->c);
+		salvage_skip(&r->c, &left);
+	}
+	salvage_done(&left, e == 0);
+	n = store_snapshot_count(r->o->store, id);
+	if (e == 0 && n && store_snapshot_at(r->o->store, id, n - 1, &last) == 0 && replay(r->o->store, &q, &was) == 0) {
+		model_free(r->c.model);
+		r->c.model = was.model;
+		memcpy(r->last_id, last.id, sizeof r->last_id);
+		r->last_cut_ns = r->c.watermark_ns = last.time_ns;
+		r->started = true;
+		r->since_full_bytes = UINT64_MAX / 2; /* unknown: the next one is full */
+		follow_known(r);
+	}
+	return e;
+}
+
+static int begin_anew(struct recorder *r)
+{
+	r->c.clock = *r->o->clock;
+	clock_learn(&r->c.clock);
+	r->last_cut_ns = r->o->session->board->created_mono_ns + (uint64_t)r->c.clock.offset_ns; /* before the command */
+	return collect_begin(&r->c, r->o->session->folder, r->o->session->board, 1, r->o->config->max_rate);
+}
+
 static int recorder_begin(struct recorder *r)
 {
 	struct epoll_event e = { .events = EPOLLIN };
+	const struct host *h = r->o->host;
 
 	r->began_mono_ns = mono_now_ns();
 	r->control = r->o->control;
+	r->interval_ns = r->o->config->interval_ns;
+	r->front_gone = h != NULL;
 	r->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (r->epoll < 0)
 		return fail(-errno, "epoll_create1: %s", strerror(errno));
 	if (r->control >= 0)
 		epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->control, &e);
-	r->c.clock = *r->o->clock;
-	clock_learn(&r->c.clock);
 	r->c.process_seen = on_process;
 	r->c.arg = r;
-	r->last_cut_ns = r->o->session->board->created_mono_ns + (uint64_t)r->c.clock.offset_ns; /* before the command */
-	r->next_cut_mono_ns = r->began_mono_ns + r->o->config->interval_ns;
-	session_set_pids(r->o->session, (int)getpid(), 0);
-	return collect_begin(&r->c, r->o->session->folder, r->o->session->board, 1, r->o->config->max_rate);
+	r->next_cut_mono_ns = r->began_mono_ns + r->interval_ns;
+	if (h && !r->o->resume) {
+		r->root_pid = (int)h->pid;
+		r->root_known = true;
+	} else if (h) {
+		r->root_pid = session_root_pid(r->o->session);
+	}
+	session_set_pids(r->o->session, (int)getpid(), r->root_pid);
+	r->requests = request_page_make(r->o->session);
+	return r->o->resume ? take_over(r) : begin_anew(r);
+}
+
+/* Others of the session live on when this process has ended. */
+static bool others_live(const struct recorder *r)
+{
+	for (const struct followed *p = r->processes; p; p = p->next)
+		if (p->exited_ns == 0 && p->pid != r->o->host->pid)
+			return true;
+	return false;
+}
+
+/* The target has ended but for its last system call: its status is known, and
+ * what ended beside it is waited for no longer. */
+static void host_ended(struct recorder *r)
+{
+	const struct host *h = r->o->host;
+	struct change c = { .kind = PROCESS_ENDED, .pid = h->pid, .has_number = h->has_status,
+			    .number = (h->status & 0xff) << 8 };
+
+	settle(r);
+	settle(r);
+	for (struct followed *p = r->processes; p; p = p->next)
+		if (p->exited_ns)
+			report_ended(r, p, false, 0);
+	collect_report(&r->c, &c);
+	if ((int)h->pid == r->root_pid) {
+		r->root_ended = h->has_status;
+		r->root_status = (int)c.number;
+	}
+}
+
+/* True when the session is over with this recorder. */
+static bool host_leaves(struct recorder *r)
+{
+	bool finish = host_wish(r) == HOST_FINISH;
+
+	drain_beyond(r, clock_now(&r->c.clock));
+	collect_apply_all(&r->c);
+	follow_known(r);
+	events(r);
+	if (finish)
+		host_ended(r);
+	if (finish && !others_live(r))
+		return true;
+	collect_apply_all(&r->c);
+	for (int i = 0; i < 10 && !cut(r, ORIGIN_AUTOMATIC); i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	return false;
+}
+
+static bool record(struct recorder *r, struct snaptrail_summary *s)
+{
+	loop(r);
+	if (r->o->host && !host_leaves(r)) {
+		flush_stop(&r->f);
+		return false;
+	}
+	__atomic_store_n(&r->f.ending, true, __ATOMIC_RELEASE);
+	last_cut(r, end_origin(r));
+	flush_wait(&r->f);
+	session_over(r);
+	summarize(r, s);
+	flush_stop(&r->f);
+	return true;
 }
 
 int recorder_main(const struct recorder_options *o)
 {
 	struct recorder *r = xcalloc(1, sizeof *r);
 	struct snaptrail_summary s = { 0 };
+	bool ended = false;
 	int e;
 
 	r->o = o;
 	e = recorder_begin(r);
 	if (e == 0)
-		e = flush_start(&r->f, o->store);
-	if (e == 0) {
-		loop(r);
-		__atomic_store_n(&r->f.ending, true, __ATOMIC_RELEASE);
-		last_cut(r, end_origin(r));
-		flush_wait(&r->f);
-		session_over(r);
-		summarize(r, &s);
-		flush_stop(&r->f);
-	}
+		e = flush_start(&r->f, o->store, o->host != NULL);
+	if (e == 0 && o->host)
+		host_runs(o->host);
+	if (e == 0)
+		ended = record(r, &s);
 	/* The lease goes first: who hears that we are done may record again.  The
 	 * folder can go while they do. */
 	collect_end(&r->c);
 	store_close(o->store);
-	session_release(o->session, e == 0);
-	if (e == 0)
+	if (!ended && o->session->board)
+		o->session->board->recorder_pid = 0;
+	session_release(o->session, ended);
+	if (ended)
 		answer(r, &s);
-	session_close(o->session, e == 0);
+	request_page_free(r->requests);
+	session_close(o->session, ended);
 	if (r->epoll >= 0)
 		close(r->epoll);
 	free(r);

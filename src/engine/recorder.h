@@ -2,7 +2,8 @@
  *
  * It drains rings, follows processes by their pidfds, cuts snapshots, and ends
  * when the session's last process has.  `run` forks it off and talks to it
- * through a socket pair of small messages. */
+ * through a socket pair of small messages.  Without `run` it is a thread of
+ * the target, and what is said goes through struct host. */
 #ifndef SNAPTRAIL_ENGINE_RECORDER_H
 #define SNAPTRAIL_ENGINE_RECORDER_H
 
@@ -10,6 +11,7 @@
 #include "engine/collect.h"
 #include "engine/flush.h"
 #include "engine/session.h"
+#include "report/host.h"
 #include "snaptrail.h"
 
 /* From `run` to the recorder. */
@@ -31,6 +33,8 @@ struct recorder_options {
 	const char *session_name;
 	const char *const *tags; /* for the first snapshot */
 	int control;             /* socket to `run`, -1 none */
+	struct host *host;       /* on a thread of this process, with one thread for all; NULL: a process of its own */
+	bool resume;             /* the session goes on where a recorder that is gone left it */
 };
 
 /* Records until the session is over.  Sends a struct snaptrail_summary to
@@ -38,11 +42,5 @@ struct recorder_options {
  * processes that remain.  Closes store and session.  Returns 0 or a negative
  * errno. */
 int recorder_main(const struct recorder_options *o);
-
-/* Brings what a dead recorder left of one session into the store. */
-int salvage_session(struct store *store, const char *pointer);
-/* All sessions of a store whose recorder died; 0, or the first failure, told in
- * err_detail(): what is left of that one stays for the next try. */
-int salvage_all(struct store *store);
 
 #endif

@@ -1,6 +1,6 @@
-/* Salvage: what a recorder that died left in its stage and lanes becomes
- * snapshots of origin crash.  Run by the next command that opens the store,
- * under the session's lease, with the same collector that a recorder has. */
+/* Salvage with the same collector that a recorder has; see salvage.h. */
+#include "engine/salvage.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -9,14 +9,9 @@
 
 #include "base/dir.h"
 #include "base/err.h"
+#include "engine/flush.h"
 #include "engine/look.h"
-#include "engine/recorder.h"
 #include "engine/replay.h"
-
-struct old_stage {
-	uint64_t serial;
-	char path[600];
-};
 
 static int by_serial(const void *a, const void *b)
 {
@@ -91,10 +86,10 @@ static uint64_t last_time(const struct stage_header *h)
 }
 
 /* One stage file becomes one snapshot. */
-static int store_stage(struct store *st, struct session *s, struct stage *stage, const struct gap *gaps, size_t ngaps)
+static int store_stage(struct store *st, struct session *s, struct stage *stage, int origin, const struct gap *gaps, size_t ngaps)
 {
 	_cleanup_buf_ struct buf payload = BUF_INIT;
-	struct snapshot_meta m = { .type = SNAPSHOT_INCREMENTAL, .origin = ORIGIN_CRASH, .description = "" }, last = { 0 };
+	struct snapshot_meta m = { .type = SNAPSHOT_INCREMENTAL, .origin = origin, .description = "" }, last = { 0 };
 	size_t n = store_snapshot_count(st, s->id);
 	struct replay_result r;
 	struct replay_query q = { .session_id = s->id, .until_ns = UINT64_MAX };
@@ -145,27 +140,82 @@ static bool anyone_lives(const struct collector *c)
 	return false;
 }
 
+/* As its first process said when it ended. */
+static int status_of(struct store *st, const char *id, int root)
+{
+	struct replay_query q = { .session_id = id, .until_ns = UINT64_MAX };
+	struct replay_result r;
+	int status = -1;
+
+	if (root && replay(st, &q, &r) == 0) {
+		status = model_exit_status(r.model, (uint32_t)root);
+		model_free(r.model);
+	}
+	return status;
+}
+
 static void end_session(struct store *st, const struct session *s, uint64_t when, const char *note)
 {
-	struct session_meta m = { .ended_ns = when, .exit_status = -1, .name = "", .command = "", .profile = "",
+	int root = session_root_pid(s);
+	struct session_meta m = { .ended_ns = when, .exit_status = status_of(st, s->id, root), .pid = root, .name = "", .command = "", .profile = "",
 				  .boot_id = "", .note = note };
 
 	memcpy(m.id, s->id, sizeof m.id);
 	store_session_end(st, &m);
 }
 
-/* A clock like the dead recorder's: the last lines it wrote. */
-static void clock_from(struct clock *c, const struct stage_header *h, const struct board *b)
+void salvage_clock(const struct leftovers *l, const struct board *b, struct clock *ret)
 {
-	*c = (struct clock){ .use_tsc = b->use_tsc, .offset_ns = b->session_offset_ns, .next_sync_mono_ns = UINT64_MAX };
-	if (h && h->lines && h->lines <= CLOCK_LINES) {
-		memcpy(c->line, h->line, sizeof c->line);
-		c->lines = h->lines;
-	} else {
-		clock_begin(c, b->use_tsc);
-		clock_learn(c);
-		c->next_sync_mono_ns = UINT64_MAX;
+	struct clock_line line = { b->calibration[0], b->calibration[1], b->calibration[2] };
+
+	if (l->newest.magic && l->newest.lines && l->newest.lines <= CLOCK_LINES)
+		clock_resume(ret, b->use_tsc, b->session_offset_ns, l->newest.line, l->newest.lines);
+	else
+		clock_resume(ret, b->use_tsc, b->session_offset_ns, &line, line.rate_q32 != 0);
+}
+
+int salvage_stages(struct store *st, struct session *s, int origin, struct leftovers *ret)
+{
+	uint64_t stored;
+	int e = 0;
+
+	*ret = (struct leftovers){ 0 };
+	store_refresh(st);
+	stored = replay_last_stage(st, s->id);
+	ret->n = find_stages(s->folder, &ret->stages);
+	ret->next_serial = (ret->n && ret->stages[ret->n - 1].serial > stored ? ret->stages[ret->n - 1].serial : stored) + 1;
+	for (size_t i = 0; i < ret->n && e == 0; i++) {
+		struct stage stage;
+
+		if (stage_map(&stage, ret->stages[i].path) < 0)
+			continue;
+		ret->newest = *stage.h;
+		if (ret->stages[i].serial > stored && stage.h->used)
+			e = store_stage(st, s, &stage, origin, NULL, 0);
+		stage_close(&stage);
 	}
+	return e;
+}
+
+void salvage_skip(struct collector *c, const struct leftovers *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		struct stage old;
+
+		if (stage_map(&old, l->stages[i].path) == 0) {
+			collect_skip(c, old.h);
+			stage_close(&old);
+		}
+	}
+}
+
+void salvage_done(struct leftovers *l, bool remove)
+{
+	for (size_t i = 0; i < l->n && remove; i++)
+		unlink(l->stages[i].path);
+	free(l->stages);
+	l->stages = NULL;
+	l->n = 0;
 }
 
 /* Until a round finds nothing; stages that fill up become snapshots. */
@@ -181,7 +231,7 @@ static int drain_all(struct store *st, struct session *s, struct collector *c)
 			continue;
 		e = collect_seal(c, &old);
 		if (e == 0) {
-			e = store_stage(st, s, &old, NULL, 0);
+			e = store_stage(st, s, &old, ORIGIN_CRASH, NULL, 0);
 			if (e == 0)
 				stage_remove(&old);
 			else
@@ -192,27 +242,19 @@ static int drain_all(struct store *st, struct session *s, struct collector *c)
 }
 
 /* The rest of the lanes, into a stage of its own. */
-static int drain_rest(struct store *st, struct session *s, const struct stage_header *newest,
-		      struct old_stage *stages, size_t n, uint64_t stored, bool *ret_lives)
+static int drain_rest(struct store *st, struct session *s, const struct leftovers *l, bool *ret_lives)
 {
 	struct collector c = { 0 };
-	uint64_t serial = (n && stages[n - 1].serial > stored ? stages[n - 1].serial : stored) + 1;
 	int e;
 
-	clock_from(&c.clock, newest, s->board);
-	e = collect_begin(&c, s->folder, s->board, serial, s->board->max_rate);
+	salvage_clock(l, s->board, &c.clock);
+	c.clock.next_sync_mono_ns = UINT64_MAX;
+	e = collect_begin(&c, s->folder, s->board, l->next_serial, s->board->max_rate);
 	if (e < 0)
 		return e;
 	s->board->sleeping = 0;
 	collect_find(&c);
-	for (size_t i = 0; i < n; i++) {
-		struct stage old;
-
-		if (stage_map(&old, stages[i].path) == 0) {
-			collect_skip(&c, old.h);
-			stage_close(&old);
-		}
-	}
+	salvage_skip(&c, l);
 	e = drain_all(st, s, &c);
 	*ret_lives = anyone_lives(&c);
 	if (!*ret_lives)
@@ -221,21 +263,31 @@ static int drain_rest(struct store *st, struct session *s, const struct stage_he
 	if (e == 0)
 		e = drain_all(st, s, &c);
 	if (e == 0 && (c.stage.h->changes || c.ngaps))
-		e = store_stage(st, s, &c.stage, c.gaps, c.ngaps);
+		e = store_stage(st, s, &c.stage, ORIGIN_CRASH, c.gaps, c.ngaps);
 	if (e == 0)
 		unlink(c.stage.path);
 	collect_end(&c);
 	return e;
 }
 
+/* A recorder that had lost the right to take its folder away has ended the
+ * session all the same. */
+static bool has_ended(struct store *st, const char *id)
+{
+	struct session_meta m;
+
+	for (size_t i = 0; store_session_at(st, i, &m) == 0; i++)
+		if (strcmp(m.id, id) == 0)
+			return m.ended_ns != 0;
+	return false;
+}
+
 int salvage_session(struct store *st, const char *pointer)
 {
 	struct session s;
-	struct old_stage *stages = NULL;
-	struct stage_header newest = { 0 };
-	uint64_t stored, when = 0;
+	struct leftovers left;
+	uint64_t when = 0;
 	bool lives = false;
-	size_t n;
 	int e = session_attach(&s, pointer, true);
 
 	if (e == -EBUSY)
@@ -245,26 +297,12 @@ int salvage_session(struct store *st, const char *pointer)
 		session_close(&s, true);
 		return 0;
 	}
-	store_refresh(st);
-	stored = replay_last_stage(st, s.id);
-	n = find_stages(s.folder, &stages);
-	for (size_t i = 0; i < n && e == 0; i++) {
-		struct stage stage;
-
-		if (stage_map(&stage, stages[i].path) < 0)
-			continue;
-		newest = *stage.h;
-		if (stages[i].serial > stored && stage.h->used)
-			e = store_stage(st, &s, &stage, NULL, 0);
-		stage_close(&stage);
-	}
+	e = salvage_stages(st, &s, ORIGIN_CRASH, &left);
 	if (e == 0)
-		e = drain_rest(st, &s, newest.magic ? &newest : NULL, stages, n, stored, &lives);
-	for (size_t i = 0; i < n && e == 0; i++)
-		unlink(stages[i].path);
-	free(stages);
+		e = drain_rest(st, &s, &left, &lives);
+	salvage_done(&left, e == 0);
 	store_sync(st);
-	if (e == 0 && !lives) {
+	if (e == 0 && !lives && !has_ended(st, s.id)) {
 		struct snapshot_meta m;
 		size_t count = store_snapshot_count(st, s.id);
 

@@ -78,6 +78,14 @@ size_t model_count(const struct model *m, enum table t)
 }
 
 const struct entity *model_first(const struct model *m, enum table t) { return m->first[t]; }
+int model_exit_status(struct model *m, uint32_t pid)
+{
+	struct process *p = model_process(m, pid);
+	const struct value *code = p && p->agent ? value_get(&p->agent->value, "exitCode") : NULL;
+
+	return code && code->type == VALUE_INT ? (int)(code->integer & 0xff) << 8 : -1;
+}
+
 uint32_t model_processes_alive(const struct model *m) { return m->alive; }
 uint64_t model_processes_seen(const struct model *m) { return m->processes_seen; }
 uint64_t model_threads_seen(const struct model *m) { return m->threads_seen; }

@@ -133,6 +133,8 @@ struct board {
 	uint64_t stage_serial;      /* bumped by the recorder before stage files go away */
 	uint64_t cut_ns;            /* the last snapshot describes this instant */
 	uint64_t max_rate;          /* changes a second and key that are kept; 0 all */
+	uint32_t plain;             /* without a supervisor: a process of the session hosts the engine */
+	uint32_t namespaces;        /* some process of it went into another pid or user namespace */
 	uint64_t pipe_dev, socket_dev; /* where the kernel has its pipes and sockets: stx_dev, major << 32 | minor */
 };
 #define BOARD_KNOWN_OFFSET 4096u

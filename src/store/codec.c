@@ -6,7 +6,7 @@
 
 #include <errno.h>
 #include <zlib.h>
-#ifdef HAVE_ISAL
+#if defined(HAVE_ISAL) && !defined(ZLIB_ALONE)
 #include <isa-l/igzip_lib.h>
 #endif
 
@@ -14,7 +14,7 @@
 
 #define RATIO_MAX 1100u /* deflate cannot do better than 1032 to 1 */
 
-#ifdef HAVE_ISAL
+#if defined(HAVE_ISAL) && !defined(ZLIB_ALONE)
 const char *codec_name(void) { return "igzip"; }
 
 bool codec_compress(const void *p, size_t n, struct buf *out)

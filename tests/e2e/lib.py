@@ -11,6 +11,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
 
 
+# Who hosts the engine: "run", the supervisor, or "plain", the target itself.
+HOST = os.environ.get("TEST_HOST", "run")
+PLAIN = HOST == "plain"
+# The engine's own thread is one of the target's.
+OWN_THREADS = 1 if PLAIN else 0
+PRELOAD = os.path.join(BUILD, "preload/.libs/libsnaptrail-preload.so")
+
+
 class Skip(Exception):
     pass
 
@@ -23,6 +31,12 @@ def need(*programs):
     for p in programs:
         if not any(os.access(os.path.join(d, p), os.X_OK) for d in os.environ["PATH"].split(":") + ["/usr/sbin"]):
             skip("no " + p)
+
+
+def supervised(f):
+    """A test of what only `run` does."""
+    f.hosts = ("run",)
+    return f
 
 
 def limit(seconds):
@@ -46,7 +60,22 @@ def snaptrail(*args, code=0, **kw):
     return p.stdout
 
 
+def plain_argv(*command, session="s", options=()):
+    """The same by LD_PRELOAD alone: options are said by the environment."""
+    env = ["LD_PRELOAD=" + ":".join(filter(None, [PRELOAD, os.environ.get("LD_PRELOAD")])), "SNAPTRAIL_SESSION=" + session]
+    options = list(options)
+    while options:
+        name = options.pop(0)
+        if name not in ("--interval", "--profile"):
+            skip("no %s without a supervisor" % name)
+        env.append("%s=%s" % ({"--interval": "SNAPTRAIL_SNAPSHOT_INTERVAL", "--profile": "SNAPTRAIL_PROFILE"}[name],
+                              options.pop(0)))
+    return ["/usr/bin/env", *env, *command]
+
+
 def run_argv(*command, session="s", options=()):
+    if PLAIN:
+        return plain_argv(*command, session=session, options=options)
     return [SNAPTRAIL, "run", "--quiet", "--session", session, *options, "--", *command]
 
 
@@ -136,7 +165,9 @@ def alive(state, pid, kind):
     """Agents of a kind that live: of a process its threads, or its children."""
     out = {}
     for a in state["agents"].values():
-        if a["status"] in ("terminated", "error") or "endedAt" in a or a["type"] != kind:
+        if a["status"] in ("terminated", "error") or "endedAt" in a:
+            continue
+        if a["type"] != kind and not (kind == "thread" and a["type"] == "recorder"):
             continue
         if kind == "thread" and a["pid"] == pid:
             out[a["tid"]] = a

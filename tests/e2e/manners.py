@@ -10,8 +10,9 @@ import signal
 import subprocess
 import time
 
-from lib import SNAPTRAIL, need, program, record, run_argv, skip, snaptrail, wait_for
+from lib import PLAIN, SNAPTRAIL, need, program, record, run_argv, skip, snaptrail, supervised, wait_for
 
+HOSTS = ("run", "plain")
 GUEST = program("guest")
 sessions = itertools.count()
 
@@ -22,11 +23,15 @@ def outcome(argv, stdin=b"", **kw):
     return p.returncode, p.stdout, p.stderr
 
 
-def both(*command, options=(), normal=lambda b: b, **kw):
-    """Runs the command plain and recorded; asserts that nothing differs."""
+def both(*command, options=(), normal=lambda b: b, recorded=True, **kw):
+    """Runs the command plain and recorded; asserts that nothing differs, and
+    that there is a recording."""
     plain = outcome(list(command), **kw)
     # A session of its own: children of the one before may still be followed.
-    under = outcome(run_argv(*command, session="s%d" % next(sessions), options=options), **kw)
+    session = "s%d" % next(sessions)
+    under = outcome(run_argv(*command, session=session, options=options), **kw)
+    if recorded:
+        assert snaptrail("show", "latest", "--session", session), "nothing was recorded"
     plain, under = ((c, normal(o), normal(e)) for c, o, e in (plain, under))
     for what, a, b in zip(("status", "stdout", "stderr"), plain, under):
         assert a == b, "%s: plain %r, recorded %r; stderr %r" % (what, a if what == "status" else a[-300:],
@@ -295,6 +300,7 @@ def test_signals_that_were_ignored_stay_ignored():
     assert masks(ignore + see) == masks(ignore + run_argv(*see)) != []
 
 
+@supervised
 def test_sigterm_and_sighup_reach_the_command():
     for s in (signal.SIGTERM, signal.SIGHUP):
         p = subprocess.Popen(run_argv("sh", "-c", "trap 'echo got; exit 4' TERM HUP; echo up; while :; do sleep .05; done"),
@@ -304,6 +310,7 @@ def test_sigterm_and_sighup_reach_the_command():
         assert p.communicate(timeout=20)[0] == b"got\n" and p.returncode == 4
 
 
+@supervised
 def test_a_signal_right_after_the_start_reaches_the_command():
     for i in range(40):
         p = subprocess.Popen(run_argv("sh", "-c", "trap 'exit 4' TERM; echo up; while :; do sleep .02; done",
@@ -316,6 +323,7 @@ def test_a_signal_right_after_the_start_reaches_the_command():
             raise AssertionError("signal %d never came through" % i) from None
 
 
+@supervised
 def test_ctrl_c_reaches_the_command_and_the_recorder_outlives_it():
     pid, master = pty.fork()
     if pid == 0:
@@ -333,6 +341,7 @@ def test_ctrl_c_reaches_the_command_and_the_recorder_outlives_it():
     assert json.loads(snaptrail("sessions", "--json"))[0]["exitCode"] == 6
 
 
+@supervised
 def test_ctrl_z_stops_both_and_fg_continues_both():
     pid, master = pty.fork()
     if pid == 0:
@@ -426,12 +435,14 @@ def test_syslog_says_the_same():
 
 # ---- what cannot be followed, and what is not there ----
 
+@supervised
 def test_a_static_program_is_refused_with_7():
     static = build_c("static", "int main(void) { return 0; }", "-static")
     p = record(static)
     assert p.returncode == 7 and b"static" in p.stderr.lower(), p
 
 
+@supervised
 def test_a_setuid_program_is_refused_with_7():
     if os.geteuid():
         skip("needs root to make one")
@@ -442,6 +453,7 @@ def test_a_setuid_program_is_refused_with_7():
     assert p.returncode == 7 and b"set" in p.stderr.lower(), p
 
 
+@supervised
 def test_a_missing_program_is_127_and_one_that_may_not_run_126():
     assert record("/nonexistent/program").returncode == 127
     assert record("no-such-program-anywhere").returncode == 127
@@ -462,6 +474,7 @@ def test_stdin_passes_through():
     assert outcome(run_argv("cat"), stdin=data)[1] == data
 
 
+@supervised
 def test_nothing_but_the_summary_is_said():
     p = subprocess.run([SNAPTRAIL, "run", "--session", "s", "--", "echo", "hello"], stdout=subprocess.PIPE,
                        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
@@ -489,12 +502,14 @@ def test_a_command_that_leaves_a_daemon_returns():
     wait_for(lambda: not json.loads(snaptrail("sessions", "--json"))[0]["live"], what="the recorder's end")
 
 
+@supervised
 def test_wait_waits_for_what_remains():
     t = time.monotonic()
     p = record("sh", "-c", "sleep 0.7 >/dev/null 2>&1 & echo now", options=("--wait",))
     assert p.stdout == b"now\n" and time.monotonic() - t > 0.6
 
 
+@supervised
 def test_detach_keeps_pid_and_parent():
     p = subprocess.Popen([SNAPTRAIL, "run", "--quiet", "--detach", "--session", "s", "--", "sh", "-c",
                           "echo $$ $PPID; cat /proc/$$/task/$$/children; exit 3"], stdout=subprocess.PIPE)

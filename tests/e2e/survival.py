@@ -51,7 +51,8 @@ def interrupted(victims, profile="default", threads=1, after=0.4, options=()):
         return os.path.exists("acknowledged") and os.path.getsize("acknowledged") and all(acknowledged(threads))
     wait_for(counting, what="the program's work")
     target = [c for c in children_of(p.pid) if os.readlink("/proc/%d/exe" % c) == os.path.realpath(program("counter"))]
-    recorder = wait_for(recorder_pid)
+    # Until the recorder runs, the pointer names the one that forks it.
+    (recorder,) = wait_for(lambda: {recorder_pid()} - {None, p.pid})
     time.sleep(after)
     pids = {"target": target, "recorder": {recorder, p.pid}}
     for v in victims:

@@ -1,0 +1,257 @@
+/* The engine inside a target: what the visitor calls when there is no
+ * supervisor; see report/host.h.  Only in the engine module.
+ *
+ * The thread it runs on is a guest in the target: it has a descriptor table
+ * and a working folder of its own, so that the target's descriptors, locks and
+ * chroot are not ours; it never calls the target's malloc (heap.c); signals
+ * are blocked by who made it. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "engine/heap.h"
+#include "engine/prepare.h"
+#include "engine/recorder.h"
+
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE 2
+#endif
+
+#define EXPORTED __attribute__((visibility("default")))
+
+struct plan {
+	struct config *config;
+	struct prepared p;
+	char **argv;
+};
+
+/* In place, the profiles lie in the source tree that the module was built from. */
+static void profiles_beside_module(void)
+{
+	static const char *const beside[] = { "../../../conf/profiles", "../../conf/profiles" };
+	Dl_info here;
+	char dir[4096];
+	const char *slash;
+
+	if (!dladdr((void *)profiles_beside_module, &here) || (slash = strrchr(here.dli_fname, '/')) == NULL)
+		return;
+	for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+		snprintf(dir, sizeof dir, "%.*s/%s", (int)(slash - here.dli_fname), here.dli_fname, beside[i]);
+		config_add_profile_dir(dir);
+	}
+}
+
+/* Why a program is not recorded stands in the store, where `sessions` shows it. */
+static void note_failure(struct prepared *p, const char *why)
+{
+	struct config *fallback = NULL;
+	struct session_meta m = { .name = p->name, .command = "", .profile = "", .boot_id = "", .note = why,
+				  .pid = (int)getpid(), .exit_status = -1 };
+	struct store_options so;
+	const char *path = getenv("SNAPTRAIL_STORE");
+	struct store *s;
+
+	if (p->config == NULL)
+		p->config = fallback = config_new();
+	if (path == NULL || *path == 0)
+		path = p->config->path;
+	prepare_store_options(p->config, &so);
+	so.create = so.unread = true;
+	if (store_open(path, &so, &s) == 0) {
+		store_new_id(m.id);
+		m.started_ns = m.ended_ns = wall_now_ns();
+		store_session_begin(s, &m);
+		store_session_end(s, &m);
+		store_close(s);
+	}
+	config_free(fallback);
+}
+
+static int planned(struct host *h, struct plan *plan)
+{
+	const char *name = getenv("SNAPTRAIL_SESSION");
+	int r = prepare_name(&plan->p, NULL, NULL, plan->argv[0]);
+
+	profiles_beside_module();
+	if (r == 0)
+		r = config_load(NULL, NULL, &plan->config);
+	if (r == 0)
+		r = prepare_name(&plan->p, plan->config, name, plan->argv[0]);
+	if (r < 0) {
+		snprintf(h->error, sizeof h->error, "%s", err_detail());
+		note_failure(&plan->p, h->error);
+	}
+	return r;
+}
+
+EXPORTED int snaptrail_engine_plan(struct host *h, char **argv);
+EXPORTED int snaptrail_engine_plan(struct host *h, char **argv)
+{
+	static char *unnamed[] = { (char *)"?", NULL };
+	struct plan *plan;
+	int r;
+
+	if (setjmp(heap_exhausted)) {
+		snprintf(h->error, sizeof h->error, "out of memory");
+		return -ENOMEM;
+	}
+	plan = xcalloc(1, sizeof *plan);
+	plan->argv = argv && argv[0] ? argv : unnamed;
+	h->plan = plan;
+	r = h->abi == HOST_ABI ? planned(h, plan) : fail(-EPROTO, "the engine module is of another version");
+	return r;
+}
+
+/* ---- on the engine's thread ---- */
+
+static void tell(struct host *h, uint32_t state)
+{
+	__atomic_store_n(&h->state, state, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &h->state, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static int tell_board(struct host *h, const struct session *s, const char *name)
+{
+	snprintf(h->board, sizeof h->board, "%s/board", s->folder);
+	snprintf(h->session, sizeof h->session, "%s", name);
+	return 0;
+}
+
+/* The pointer file in the store, by the link in the session's folder. */
+static int find_pointer(const char *board, char *out, size_t cap)
+{
+	const char *slash = strrchr(board, '/');
+	char link[400];
+	ssize_t n;
+
+	snprintf(link, sizeof link, "%.*s/pointer", slash ? (int)(slash - board) : 0, board);
+	n = readlink(link, out, cap - 1);
+	if (n <= 0 || out[0] != '/')
+		return fail(-ENOENT, "%s: the session has no store", board);
+	out[n] = 0;
+	return 0;
+}
+
+/* `<store>/live/<id>` */
+static int open_store_of(struct plan *plan, const char *pointer)
+{
+	_cleanup_free_ char *path = xstrdup(pointer);
+	struct store_options so;
+	char *slash;
+
+	for (int i = 0; i < 2; i++)
+		if ((slash = strrchr(path, '/')))
+			*slash = 0;
+	prepare_store_options(plan->config, &so);
+	return store_open(path, &so, &plan->p.store);
+}
+
+/* A session whose recorder is gone.  -EBUSY: somebody has it. */
+static int attach(struct host *h, struct plan *plan)
+{
+	struct session_meta m;
+	char pointer[4400];
+	int r = find_pointer(h->board, pointer, sizeof pointer);
+
+	if (r == 0)
+		r = session_attach(&plan->p.session, pointer, true);
+	if (r == 0)
+		r = open_store_of(plan, pointer);
+	if (r < 0)
+		return r;
+	snprintf(plan->p.name, sizeof plan->p.name, "%s", h->session);
+	for (size_t i = 0; store_session_at(plan->p.store, i, &m) == 0; i++)
+		if (strcmp(m.id, plan->p.session.id) == 0)
+			snprintf(plan->p.name, sizeof plan->p.name, "%s", m.name);
+	return tell_board(h, &plan->p.session, plan->p.name);
+}
+
+/* A session of the user's name that another process records is joined. */
+static int join_named(struct host *h, struct plan *plan)
+{
+	struct session_meta m;
+	struct session s;
+	char pointer[4400];
+	int r;
+
+	if (store_session_find(plan->p.store, plan->p.name, &m) < 0)
+		return -EBUSY;
+	snprintf(pointer, sizeof pointer, "%s/live/%s", store_path(plan->p.store), m.id);
+	r = session_attach(&s, pointer, false);
+	if (r == 0)
+		tell_board(h, &s, plan->p.name);
+	session_close(&s, false);
+	return r;
+}
+
+static int begin(struct host *h, struct plan *plan, bool *ret_resume)
+{
+	int r;
+
+	*ret_resume = h->board[0] != 0;
+	if (*ret_resume)
+		return attach(h, plan);
+	r = prepare(&plan->p, plan->argv);
+	if (r == 0) {
+		plan->p.session.board->plain = 1;
+		return tell_board(h, &plan->p.session, plan->p.name);
+	}
+	if (r == -EBUSY && join_named(h, plan) == 0)
+		return -EBUSY;
+	snprintf(h->error, sizeof h->error, "%s", err_detail());
+	note_failure(&plan->p, h->error);
+	return r;
+}
+
+static void be_a_guest(struct host *h)
+{
+	syscall(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE);
+	if (syscall(SYS_unshare, CLONE_FS) == 0) /* the target may change its root and folder, and its umask is its own */
+		umask(077);
+	prctl(PR_SET_NAME, "snaptrail");
+	h->tid = (uint32_t)syscall(SYS_gettid);
+}
+
+static int run(struct host *h, struct plan *plan)
+{
+	struct recorder_options o = { .host = h, .control = -1 };
+	int r = begin(h, plan, &o.resume);
+
+	if (r < 0) {
+		if (plan->p.session.board)
+			session_close(&plan->p.session, false);
+		store_close(plan->p.store);
+		return r;
+	}
+	o.config = plan->config;
+	o.store = plan->p.store;
+	o.session = &plan->p.session;
+	o.clock = &plan->p.clock;
+	o.session_name = plan->p.name;
+	r = recorder_main(&o);
+	if (r < 0)
+		snprintf(h->error, sizeof h->error, "%s", err_detail());
+	return r;
+}
+
+EXPORTED void snaptrail_engine_run(struct host *h);
+EXPORTED void snaptrail_engine_run(struct host *h)
+{
+	if (setjmp(heap_exhausted)) {
+		snprintf(h->error, sizeof h->error, "out of memory: the recording ended, what is in its rings is salvaged");
+		tell(h, HOST_OVER);
+		return;
+	}
+	be_a_guest(h);
+	tell(h, run(h, h->plan) == -EBUSY ? HOST_JOINED : HOST_OVER);
+}

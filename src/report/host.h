@@ -1,0 +1,50 @@
+/* What a visitor and the engine that it has opened in its own process say to
+ * each other: one struct in the visitor's memory.
+ *
+ * Without a supervisor the visitor opens the engine module just before main
+ * and gives it a thread.  The engine sets `state` and wakes its waiters; the
+ * visitor sets `wish` and rings the board's bell. */
+#ifndef SNAPTRAIL_REPORT_HOST_H
+#define SNAPTRAIL_REPORT_HOST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define HOST_ABI 1u
+
+enum host_state {
+	HOST_NONE = 0,
+	HOST_STARTING,  /* the thread runs, the session is being prepared */
+	HOST_RUNNING,   /* it records; `board` says where */
+	HOST_JOINED,    /* another process records the session; `board` says where */
+	HOST_OVER,      /* it has let go of everything; `error` says why if it never ran */
+};
+enum host_wish {
+	HOST_GO = 0,
+	HOST_ASIDE,     /* let go of the session, others may take it */
+	HOST_FINISH,    /* as ASIDE; the process ends with `status`, and with it the session if it was the last */
+};
+
+struct host {
+	uint32_t abi;
+	uint32_t state;          /* futex word */
+	uint32_t wish;
+	uint32_t pid, tid;       /* the process, and the engine's thread in it */
+	int32_t status;          /* as exit() was given it */
+	bool has_status;
+	bool verbose;            /* in: the user wants to hear why it does not record */
+	char board[320];         /* in: a session to take over, "" a new one; out: its board */
+	char session[256];       /* out: its name */
+	char error[512];         /* out: one line, "" for none */
+	void *plan;              /* the engine's own */
+};
+
+/* Exported by the engine module.  The first runs on the main thread and reads
+ * the configuration: 0 or negative with `error`.  The second runs on the
+ * engine's thread and returns when it is over. */
+typedef int (*host_plan_fn)(struct host *h, char **argv);
+typedef void (*host_run_fn)(struct host *h);
+#define HOST_PLAN_NAME "snaptrail_engine_plan"
+#define HOST_RUN_NAME "snaptrail_engine_run"
+
+#endif
