@@ -242,6 +242,48 @@ struct snaptrail_log_query {
 int64_t snaptrail_log(struct snaptrail *st, const struct snaptrail_log_query *q,
                       int (*each)(void *arg, const struct snaptrail_event *e), void *arg);
 
+/* ---- a live session ---- */
+
+struct snaptrail_snap_options {
+	const char *const *tags;        /* NULL-terminated or NULL; each 1 to 255 bytes without a comma */
+	const char *description;        /* at most 3,071 bytes, or NULL */
+	const char *type;               /* "full", "incremental", or NULL as it comes */
+};
+/* A snapshot of now, made by whoever records the session; its id.  Returns when
+ * it is stored.  -ENOENT: the session has ended; -EBUSY: no answer within 5 s,
+ * or it belongs to another user (the detail names its recorder). */
+int snaptrail_snap(struct snaptrail *st, const char *session, const struct snaptrail_snap_options *o, char ret_id[17]);
+/* Automatic snapshots on, each `interval_ns` (0: as configured), or off. */
+int snaptrail_automatic(struct snaptrail *st, const char *session, bool on, uint64_t interval_ns);
+/* Returns when what had been cut is durable. */
+int snaptrail_flush(struct snaptrail *st, const char *session);
+
+struct snaptrail_live {
+	uint64_t changes, coalesced, lost, damaged, processes;
+	uint64_t snapshots, dropped, queued, raw_bytes, stored_bytes; /* since this recorder began */
+	uint64_t recorder_cpu_ns, interval_ns, watermark_ns;
+};
+int snaptrail_live_stats(struct snaptrail *st, const char *session, struct snaptrail_live *ret);
+
+struct snaptrail_event;
+struct snaptrail_watcher {
+	int (*changed)(void *arg, const struct snaptrail_event *e);       /* a change of value, or NULL */
+	int (*snapshot)(void *arg, const struct snaptrail_snapshot *s);   /* a snapshot was stored, or NULL */
+	bool (*stopped)(void *arg);     /* asked between two looks, or NULL */
+	void *arg;
+};
+/* Follows a session from `since_ns` on until it ends: every change once, in
+ * order of time.  A nonzero result of a callback stops and is returned. */
+int snaptrail_watch(struct snaptrail *st, const char *session, uint64_t since_ns, const struct snaptrail_watcher *w);
+
+/* ---- edits ---- */
+
+/* Of a stored snapshot, by its whole id; durable when they return.  -ENOENT
+ * unknown id.  Lists are NULL-terminated or NULL; a tag that is there already,
+ * or not there, is no error. */
+int snaptrail_tag(struct snaptrail *st, const char *id, const char *const *add, const char *const *remove);
+int snaptrail_describe(struct snaptrail *st, const char *id, const char *text);
+
 /* ---- care ---- */
 
 struct snaptrail_stats {

@@ -136,7 +136,39 @@ static void config_json(struct cli *c, struct json *j, bool in_full)
 	json_close(j, '}');
 }
 
-static void stats_json(struct cli *c, const struct snaptrail_stats *s)
+/* What the recorder of a live session counts just now. */
+static void live_json(struct json *j, const struct snaptrail_live *l)
+{
+	json_key(j, "live");
+	json_open(j, '{');
+	json_pair_uint(j, "changes", l->changes);
+	json_pair_uint(j, "coalesced", l->coalesced);
+	json_pair_uint(j, "lost", l->lost);
+	json_pair_uint(j, "damaged", l->damaged);
+	json_pair_uint(j, "processes", l->processes);
+	json_pair_uint(j, "snapshots", l->snapshots);
+	json_pair_uint(j, "dropped", l->dropped);
+	json_pair_uint(j, "queued", l->queued);
+	json_pair_uint(j, "rawBytes", l->raw_bytes);
+	json_pair_uint(j, "storedBytes", l->stored_bytes);
+	json_pair_uint(j, "recorderCpuNs", l->recorder_cpu_ns);
+	json_pair_uint(j, "intervalNs", l->interval_ns);
+	json_ns(j, "watermarkNs", l->watermark_ns);
+	json_close(j, '}');
+}
+
+static void live_words(const struct snaptrail_live *l)
+{
+	char a[TIME_WORDS], b[TIME_WORDS];
+
+	printf("recorder   %s changes, %s merged, %" PRIu64 " processes, %" PRIu64 " snapshots", count_words(l->changes, a),
+	       count_words(l->coalesced, b), l->processes, l->snapshots);
+	if (l->interval_ns)
+		printf(", one each %s", duration_words(l->interval_ns, a));
+	printf(", %s of cpu\n", duration_words(l->recorder_cpu_ns, a));
+}
+
+static void stats_json(struct cli *c, const struct snaptrail_stats *s, const struct snaptrail_live *live)
 {
 	struct json j = JSON_INIT(stdout);
 
@@ -145,13 +177,15 @@ static void stats_json(struct cli *c, const struct snaptrail_stats *s)
 	stats_storage(&j, s);
 	stats_performance(&j, s);
 	stats_loss(c, &j, s);
+	if (live)
+		live_json(&j, live);
 	json_key(&j, "config");
 	config_json(c, &j, false);
 	json_close(&j, '}');
 	json_line(&j);
 }
 
-static void stats_words(struct cli *c, const struct snaptrail_stats *s)
+static void stats_words(struct cli *c, const struct snaptrail_stats *s, const struct snaptrail_live *live)
 {
 	char a[TIME_WORDS], b[TIME_WORDS], d[TIME_WORDS], e[TIME_WORDS];
 
@@ -168,24 +202,37 @@ static void stats_words(struct cli *c, const struct snaptrail_stats *s)
 	printf("memory     %s in %s items, %s hits, %s misses\n", size_words(s->memory_bytes, a),
 	       count_words(s->memory_items, b), count_words(s->memory_hits, d), count_words(s->memory_misses, e));
 	printf("lost       %s reports, %s dropped\n", count_words(s->lost, a), count_words(s->dropped, b));
+	if (live)
+		live_words(live);
 	fflush(stdout);
 	out_gaps(c, cli_flag(c, "session"), 0, 0);
 }
 
 int cmd_stats(struct cli *c)
 {
+	const char *name = cli_flag(c, "session");
+	struct snaptrail_session session;
+	struct snaptrail_live live, *now = NULL;
 	struct snaptrail_stats s;
-	int r = cli_open(c);
+	int r = cli_open(c), status = EXIT_YES;
 
 	if (r != 0)
 		return r;
-	if ((r = snaptrail_stats(c->store, cli_flag(c, "session"), &s)) < 0)
+	if ((r = snaptrail_stats(c->store, name, &s)) < 0)
 		return out_failed(c, r);
+	if (name && snaptrail_session_find(c->store, name, &session) == 0 && session.live) {
+		if (snaptrail_live_stats(c->store, name, &live) == 0) {
+			now = &live;
+		} else { /* what is stored can be told all the same */
+			fprintf(stderr, "snaptrail: note: %s\n", snaptrail_error());
+			status = EXIT_PARTIAL;
+		}
+	}
 	if (c->json)
-		stats_json(c, &s);
+		stats_json(c, &s, now);
 	else
-		stats_words(c, &s);
-	return EXIT_YES;
+		stats_words(c, &s, now);
+	return status;
 }
 
 /* ---- verify ---- */

@@ -6,14 +6,10 @@
 #include <string.h>
 
 #include "cli/json.h"
+#include "cli/logger.h"
 #include "cli/out.h"
 
-struct logger {
-	struct cli *cli;
-	struct json json;
-};
-
-static int event_json(void *arg, const struct snaptrail_event *e)
+int event_json(void *arg, const struct snaptrail_event *e)
 {
 	struct logger *l = arg;
 	struct json *j = &l->json;
@@ -52,7 +48,7 @@ static size_t value_room(const struct cli *c, size_t used, bool two)
 	return two ? (left - 4) / 2 : left;
 }
 
-static int event_words(void *arg, const struct snaptrail_event *e)
+int event_words(void *arg, const struct snaptrail_event *e)
 {
 	struct logger *l = arg;
 	struct cli *c = l->cli;

@@ -196,6 +196,9 @@ static int take_verb(struct cli *c, const char *word)
 	return out_error(c, EXIT_USAGE, hint, "unknown verb '%s'", word);
 }
 
+/* Behind its REF, `tag` takes -TAG for a tag to remove. */
+static bool takes_signs(const struct cli *c) { return c->verb && strcmp(c->verb, "tag") == 0 && c->word_count > 0; }
+
 int cli_parse(struct cli *c, int argc, char **argv)
 {
 	bool ended = false;
@@ -208,7 +211,7 @@ int cli_parse(struct cli *c, int argc, char **argv)
 	for (int i = 1; i < argc && status == 0; i++) {
 		const char *w = argv[i];
 
-		if (ended || w[0] != '-' || !w[1] || isdigit((unsigned char)w[1])) {
+		if (ended || w[0] != '-' || !w[1] || isdigit((unsigned char)w[1]) || (takes_signs(c) && w[1] != '-')) {
 			if (!c->verb) {
 				status = take_verb(c, w);
 				continue;

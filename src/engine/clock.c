@@ -105,13 +105,13 @@ static uint64_t on_line(const struct clock_line *l, uint64_t tick)
 	return l->time_ns - (uint64_t)(((unsigned __int128)(l->tick - tick) * l->rate_q32) >> 32);
 }
 
-void clock_sync(struct clock *c)
+bool clock_sync(struct clock *c)
 {
 	uint64_t tick, mono, predicted, truth, reach, rate;
 	int64_t error, bend;
 
 	if (!c->use_tsc || c->lines == 0 || mono_now_ns() < c->next_sync_mono_ns)
-		return;
+		return false;
 	sample(&tick, &mono);
 	reach = mono - c->first_mono_ns;
 	if (reach > 10000000000u)
@@ -131,6 +131,7 @@ void clock_sync(struct clock *c)
 	}
 	c->line[c->lines++] = (struct clock_line){ tick, predicted, (uint64_t)((int64_t)rate + bend) };
 	c->next_sync_mono_ns = mono + reach * 9;
+	return true;
 }
 
 uint64_t clock_lines_time(const struct clock_line *line, size_t n, int64_t offset_ns, uint64_t stamp)

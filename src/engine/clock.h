@@ -35,8 +35,8 @@ void clock_begin(struct clock *c, bool use_tsc);
 void clock_learn(struct clock *c);
 /* Goes on with the lines of a clock that is gone; without any it learns anew. */
 void clock_resume(struct clock *c, bool use_tsc, int64_t offset_ns, const struct clock_line *line, size_t n);
-/* Measures again when it is time; call now and then. */
-void clock_sync(struct clock *c);
+/* Measures again when it is time; call now and then.  True: there is a new line. */
+bool clock_sync(struct clock *c);
 /* A stamp as session time. */
 uint64_t clock_time(const struct clock *c, uint64_t stamp);
 uint64_t clock_stamp(const struct clock *c); /* now, as hooks stamp */

@@ -547,7 +547,8 @@ size_t collect_drain(struct collector *c, double *ret_fill)
 	size_t taken = 0;
 
 	*ret_fill = 0;
-	clock_sync(&c->clock);
+	if (clock_sync(&c->clock)) /* readers see times by the same lines */
+		stage_lines(&c->stage, &c->clock);
 	collect_find(c);
 	for (at = &c->views; *at;) {
 		struct lane_view *v = *at;
@@ -577,8 +578,10 @@ size_t collect_drain(struct collector *c, double *ret_fill)
 		at = &v->next;
 	}
 	board_losses(c);
-	if (mark > c->watermark_ns)
+	if (mark > c->watermark_ns) {
 		c->watermark_ns = mark;
+		__atomic_store_n(&c->board->watermark_ns, mark, __ATOMIC_RELEASE);
+	}
 	return taken;
 }
 

@@ -175,6 +175,7 @@ static void play_fact(struct player *p, const struct fact *f)
 		return;
 	if (p->q->observe && !p->observing && f->time_ns >= p->q->from_ns) {
 		p->observing = true;
+		model_unfold(p->ret->model); /* what is there already is no news, but its end will be */
 		model_observe(p->ret->model, p->q->observe, p->q->arg);
 	}
 	if (p->observing && p->q->tick)

@@ -132,6 +132,7 @@ struct board {
 	/* the stage, for readers of a live session */
 	uint64_t stage_serial;      /* bumped by the recorder before stage files go away */
 	uint64_t cut_ns;            /* the last snapshot describes this instant */
+	uint64_t watermark_ns;      /* all that is stamped before is in the stage or stored */
 	uint64_t max_rate;          /* changes a second and key that are kept; 0 all */
 	uint32_t plain;             /* without a supervisor: a process of the session hosts the engine */
 	uint32_t namespaces;        /* some process of it went into another pid or user namespace */
