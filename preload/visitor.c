@@ -546,5 +546,5 @@ __attribute__((constructor)) static void visitor_start(int argc, char **argv, ch
 	if (!process_begin())
 		return;
 	report_began(argc, argv, env);
-	__atomic_store_n(&visitor.groups, b->groups, __ATOMIC_RELEASE);
+	__atomic_store_n(&visitor.groups, b->groups | GROUP_EXPLICIT, __ATOMIC_RELEASE);
 }

@@ -14,6 +14,7 @@ void cut_free(struct cut *c)
 	for (char **t = c->tags; t && *t; t++)
 		free(*t);
 	free(c->tags);
+	free(c->description);
 	buf_done(&c->state);
 	stage_close(&c->stage);
 	free(c);

@@ -16,6 +16,7 @@
 struct cut {
 	struct snapshot_meta meta;
 	char **tags;                 /* owned, NULL-terminated or NULL */
+	char *description;           /* owned, or NULL: then meta's own */
 	struct stage stage;          /* owned */
 	struct buf state;            /* SystemState, empty for an incremental; owned */
 	struct gap gaps[64];

@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "engine/look.h"
+#include "engine/wanted.h"
 
 #define SLEEP_MIN_NS 100000u
 #define SLEEP_WORK_NS 2000000u   /* while records come */
@@ -60,6 +61,7 @@ struct recorder {
 	uint64_t full_mono_ns, full_bytes, since_full_bytes;
 	char last_id[17];
 	uint32_t uninjected;
+	struct wanted wanted;    /* snapshots that programs asked for */
 };
 
 /* ---- following processes ---- */
@@ -396,6 +398,8 @@ static void fill_meta(struct recorder *r, struct cut *cut, int origin, bool full
 	m->expires_ns = r->o->config->max_age_ns ? wall_now_ns() + r->o->config->max_age_ns : 0;
 	m->description = "";
 	cut->tags = copy_tags(origin == ORIGIN_START ? r->o->tags : NULL);
+	if (origin != ORIGIN_START && wanted_take(&r->wanted, &cut->tags, &cut->description))
+		m->description = cut->description;
 }
 
 /* Makes a snapshot of the state at the watermark.  False when the flusher is
@@ -446,6 +450,41 @@ static bool cut_here(struct recorder *r, int origin, uint64_t stamp)
 		own_metrics(r, stamp);
 	collect_apply(&r->c);
 	return r->c.watermark_ns > r->sealed_ns && cut(r, origin);
+}
+
+static bool cut_at(struct recorder *r, int origin, uint64_t time_ns)
+{
+	uint64_t watermark_ns = r->c.watermark_ns;
+	bool done;
+
+	r->c.watermark_ns = time_ns;
+	done = cut(r, origin);
+	r->c.watermark_ns = watermark_ns;
+	return done;
+}
+
+/* A program asked for a snapshot of the instant that the model has just reached,
+ * a little before the watermark.  The stage before may hold facts beyond it,
+ * which only a reader who begins at a full one would miss.  Where none can be cut
+ * now it waits. */
+static void on_wanted(void *arg, uint64_t time_ns, const struct change *wish)
+{
+	struct recorder *r = arg;
+
+	wanted_add(&r->wanted, wish);
+	if (!wanted_due(&r->wanted, mono_now_ns()))
+		return;
+	if (!r->started)
+		r->started = cut_at(r, ORIGIN_START, time_ns - 1);
+	if (r->started && time_ns > r->last_cut_ns && (time_ns > r->sealed_ns || !wants_full(r)))
+		cut_at(r, ORIGIN_MANUAL, time_ns);
+}
+
+/* Those that had to wait. */
+static void wanted_cut(struct recorder *r)
+{
+	if (r->started && wanted_due(&r->wanted, mono_now_ns()))
+		cut_here(r, ORIGIN_MANUAL, 0);
 }
 
 static void automatic_cut(struct recorder *r)
@@ -588,6 +627,7 @@ static void loop(struct recorder *r)
 			settle(r);
 		}
 		automatic_cut(r);
+		wanted_cut(r);
 		if (command_left_others(r)) {
 			cut_here(r, end_origin(r), look_around(r));
 			summarize(r, &s);
@@ -629,6 +669,7 @@ static int recorder_begin(struct recorder *r)
 	r->c.clock = *r->o->clock;
 	clock_learn(&r->c.clock);
 	r->c.process_seen = on_process;
+	r->c.snapshot_wanted = on_wanted;
 	r->c.arg = r;
 	r->last_cut_ns = r->o->session->board->created_mono_ns + (uint64_t)r->c.clock.offset_ns; /* before the command */
 	r->next_cut_mono_ns = r->began_mono_ns + r->o->config->interval_ns;
@@ -658,6 +699,7 @@ int recorder_main(const struct recorder_options *o)
 	/* The lease goes first: who hears that we are done may record again.  The
 	 * folder can go while they do. */
 	collect_end(&r->c);
+	wanted_done(&r->wanted);
 	store_close(o->store);
 	session_release(o->session, e == 0);
 	if (e == 0)
