@@ -356,7 +356,7 @@ static int part_within(enum part in, uint8_t tag)
 
 /* Walks an encoded value: false for damage.  Notes the values of secret names;
  * *ret_masks above MASKS: too many to note. */
-static bool value_walk(const uint8_t *p, uint32_t n, struct mask *mask, uint32_t *ret_masks)
+static __attribute__((noinline)) bool value_walk(const uint8_t *p, uint32_t n, struct mask *mask, uint32_t *ret_masks)
 {
 	uint32_t end[PARTS_DEEP], pos = 0, depth = 0;
 	uint8_t in[PARTS_DEEP];

@@ -76,6 +76,12 @@ static struct entity *about(struct moment *at, struct process *p, const struct c
 
 /* ---- agents ---- */
 
+/* Not a fact of its own: nobody is told. */
+static void active(struct entity *agent, uint64_t time_ns)
+{
+	value_set(&agent->value, "lastActivity", 12, true, value_real((double)(time_ns / 1000) / 1000.0));
+}
+
 static void on_agent(struct moment *at, struct process *p, const struct change *c, const struct value *v)
 {
 	bool begins;
@@ -98,7 +104,7 @@ static void on_agent(struct moment *at, struct process *p, const struct change *
 		field_ms(at, e, "createdAt", said_ns(at, c));
 	}
 	field_int(at, e, "pid", p->pid);
-	value_set(&e->value, "lastActivity", 12, true, value_real((double)(said_ns(at, c) / 1000) / 1000.0));
+	active(e, said_ns(at, c));
 	if (agent_ended(e) && !e->ended) {
 		field_drop(at, e, "currentTask");
 		field_ms(at, e, "endedAt", said_ns(at, c));
@@ -136,6 +142,8 @@ static void show_current(struct moment *at, const struct entity *task)
 
 	if (agent == NULL || agent_ended(agent) || (agent->owner && agent->owner->agent == agent))
 		return;
+	if (explicit_entity(agent) && agent->time_ns <= at->time_ns)
+		active(agent, at->time_ns);
 	if (task->counted) {
 		field_text(at, agent, "currentTask", task->key, task->key_len);
 	} else if (is_text(value_get(&agent->value, "currentTask"), task->key, task->key_len)) {

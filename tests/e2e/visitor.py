@@ -30,7 +30,8 @@ def test_exactly_the_hooked_names_are_exported():
     need("nm")
     ours = {n for n in exports(PRELOAD) if not n.startswith("snaptrail_")}
     assert ours == hooks(), "only exported: %s; only in the table: %s" % (sorted(ours - hooks()), sorted(hooks() - ours))
-    assert exports(PRELOAD) - ours == {"snaptrail_report_v1", "snaptrail_report_enabled"}
+    assert exports(PRELOAD) - ours == {"snaptrail_report_v1", "snaptrail_report_enabled",
+                                      "snaptrail_visitor_notify"}
 
 
 def test_the_second_object_exports_only_names_of_libsystemd():
