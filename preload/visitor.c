@@ -555,7 +555,7 @@ bool visitor_join(const char *path, int argc, char **argv, char **env)
 	if (!process_begin())
 		return false;
 	report_began(argc, argv, env);
-	__atomic_store_n(&visitor.groups, b->groups, __ATOMIC_RELEASE);
+	__atomic_store_n(&visitor.groups, b->groups | GROUP_EXPLICIT, __ATOMIC_RELEASE);
 	return true;
 }
 

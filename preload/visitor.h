@@ -234,6 +234,7 @@ bool redact_name(const char *name, uint32_t n);
 /* Big and hardly touched; linked last, so that all else is on one page. */
 #define LISTS_BYTES (24 * 1024)
 #define SCRATCH_BYTES (16 * 1024)
+extern uint64_t room_verdicts[64];       /* hashes of keys, and whether they are secret */
 extern uint8_t room_wiped[8192];         /* an aligned page of it is emptied by fork */
 extern uint8_t room_lists[LISTS_BYTES];  /* the lists of the first record */
 extern uint8_t scratch[SCRATCH_BYTES];   /* where its texts are made */

@@ -110,6 +110,53 @@ static int by_number(struct refs *r, const char *text)
 	return 0;
 }
 
+struct marked {
+	const char *name;
+	uint64_t time_ns;
+};
+
+static void note_mark(void *arg, uint64_t time_ns, uint64_t seq, const struct change *c)
+{
+	struct marked *m = arg;
+
+	(void)seq;
+	if (c->kind == MARK && c->name.n == strlen(m->name) && memcmp(c->name.p, m->name, c->name.n) == 0)
+		m->time_ns = time_ns;
+}
+
+/* The latest mark of a name: what the last state says of it, and for a mark of
+ * an earlier run of the session the whole recording. */
+static int by_mark(struct refs *r, const char *name)
+{
+	struct marked m = { .name = name };
+	struct replay_query q = { .session_id = r->s.id, .until_ns = UINT64_MAX, .store_folder = store_path(r->st->store) };
+	struct replay_result result;
+	char key[520];
+	int n = snprintf(key, sizeof key, "mark/%s", name), e;
+	const struct entity *entry;
+
+	e = replay(r->st->store, &q, &result);
+	if (e < 0)
+		return e;
+	entry = model_find(result.model, TABLE_MEMORY, key, (size_t)n);
+	if (entry && entry->source == SOURCE_API)
+		m.time_ns = entry->time_ns;
+	model_free(result.model);
+	if (m.time_ns == 0) {
+		q.observe = quiet;
+		q.tick = note_mark;
+		q.arg = &m;
+		e = replay(r->st->store, &q, &result);
+		if (e < 0)
+			return e;
+		model_free(result.model);
+	}
+	if (m.time_ns == 0)
+		return fail(-ENOENT, "session %s has no mark %s", r->s.name, name);
+	r->ret->time_ns = m.time_ns;
+	return 0;
+}
+
 static int by_name(struct refs *r, const char *ref)
 {
 	struct snapshot_meta m;
@@ -130,7 +177,7 @@ static int by_name(struct refs *r, const char *ref)
 	if (strncmp(ref, "tag:", 4) == 0)
 		return by_tag(r, ref + 4);
 	if (strncmp(ref, "mark:", 5) == 0)
-		return fail(-ENOENT, "session %s has no mark %s", r->s.name, ref + 5);
+		return by_mark(r, ref + 5);
 	if (ref[0] == '@')
 		return by_time(r, ref + 1);
 	if (ref[0] == '#')

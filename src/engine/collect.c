@@ -284,6 +284,10 @@ static uint64_t key_of(const struct head *h, uint32_t pid, uint32_t tid)
 	case METRIC: case ENTITY_SET:
 		b = short_bytes(p, h->end, 4 << 3 | 2);
 		return b.n ? mix_bytes(key, b.p, b.n) | 1 : 0;
+	case ENTITY_PATCHED: /* progress alone, as its flags say */
+		b = short_bytes(p, h->end, 4 << 3 | 2);
+		p = b.n ? (const uint8_t *)b.p + b.n : h->end;
+		return h->end - p > 2 && p[0] == 5 << 3 && p[1] == 2 ? mix_bytes(key, b.p, b.n) | 1 : 0;
 	case NOTIFY: {
 		const uint8_t *eq;
 
@@ -628,6 +632,23 @@ static void pending_refresh(struct collector *c)
 	}
 }
 
+static void pending_drop(struct collector *c, size_t n)
+{
+	memmove(c->pending, c->pending + n, (c->npending - n) * sizeof *c->pending);
+	c->npending -= n;
+}
+
+/* Tells who wants to know that a program asked for a snapshot.  The stage may be
+ * another one afterwards, so what was applied is dropped first. */
+static void wanted(struct collector *c, const struct pending *p, size_t applied)
+{
+	struct change wish;
+
+	pending_drop(c, applied);
+	if (change_read(&wish, p->p, p->n))
+		c->snapshot_wanted(c->arg, p->time_ns, &wish);
+}
+
 static void apply_until(struct collector *c, uint64_t until)
 {
 	size_t late = 0;
@@ -637,10 +658,22 @@ static void apply_until(struct collector *c, uint64_t until)
 	if (c->hot)
 		pending_refresh(c);
 	qsort(c->pending, c->npending, sizeof *c->pending, by_time);
-	while (late < c->npending && c->pending[late].time_ns <= until)
-		apply_one(c, &c->pending[late++]);
-	memmove(c->pending, c->pending + late, (c->npending - late) * sizeof *c->pending);
-	c->npending -= late;
+	while (late < c->npending && c->pending[late].time_ns <= until) {
+		struct pending *p = &c->pending[late++];
+
+		if (c->snapshot_wanted && p->hot == NULL && p->n > 10 && p->p[10] == SNAPSHOT_WANTED) {
+			struct pending wish = *p;
+
+			wish.p = xmemdup(p->p, p->n);
+			apply_one(c, p);
+			wanted(c, &wish, late);
+			free((void *)wish.p);
+			late = 0;
+			continue;
+		}
+		apply_one(c, p);
+	}
+	pending_drop(c, late);
 	model_settle(c->model, until > 1000000000u ? until - 1000000000u : 0);
 }
 

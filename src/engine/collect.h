@@ -78,6 +78,8 @@ struct collector {
 	size_t ngaps;
 	/* told of processes: a new lane, an image that began */
 	void (*process_seen)(void *arg, uint32_t pid);
+	/* told of SNAPSHOT_WANTED when the model has reached its instant exactly; may seal */
+	void (*snapshot_wanted)(void *arg, uint64_t time_ns, const struct change *wish);
 	void *arg;
 };
 

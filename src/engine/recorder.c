@@ -19,6 +19,7 @@
 #include "engine/replay.h"
 #include "engine/request.h"
 #include "engine/salvage.h"
+#include "engine/wanted.h"
 
 #define SLEEP_MIN_NS 100000u
 #define SLEEP_WORK_NS 2000000u   /* while records come */
@@ -67,6 +68,7 @@ struct recorder {
 	bool host_seen;          /* our own process has reported its beginning */
 	char last_id[17];
 	uint32_t uninjected;
+	struct wanted wanted;    /* snapshots that programs asked for */
 };
 
 /* ---- following processes ---- */
@@ -405,6 +407,7 @@ static char **copy_tags(const char *const *tags)
 static void fill_meta(struct recorder *r, struct cut *cut, const struct wish *w, bool full, uint64_t since)
 {
 	struct snapshot_meta *m = &cut->meta;
+	char *said;
 
 	store_new_id(m->id);
 	memcpy(m->base_id, r->last_id, sizeof m->base_id);
@@ -424,6 +427,12 @@ static void fill_meta(struct recorder *r, struct cut *cut, const struct wish *w,
 	m->expires_ns = r->o->config->max_age_ns ? wall_now_ns() + r->o->config->max_age_ns : 0;
 	cut->tags = w->tags ? w->tags : copy_tags(w->origin == ORIGIN_START ? r->o->tags : NULL);
 	cut->description = w->description;
+	if (w->origin != ORIGIN_START && wanted_take(&r->wanted, &cut->tags, &said)) {
+		if (cut->description == NULL)
+			cut->description = said;
+		else
+			free(said);
+	}
 }
 
 /* Makes a snapshot of the state at the watermark.  False when the flusher is
@@ -476,6 +485,41 @@ static bool cut_here(struct recorder *r, const struct wish *w, uint64_t stamp)
 		own_metrics(r, stamp);
 	collect_apply(&r->c);
 	return r->c.watermark_ns > r->sealed_ns && cut_as(r, w);
+}
+
+static bool cut_at(struct recorder *r, int origin, uint64_t time_ns)
+{
+	uint64_t watermark_ns = r->c.watermark_ns;
+	bool done;
+
+	r->c.watermark_ns = time_ns;
+	done = cut(r, origin);
+	r->c.watermark_ns = watermark_ns;
+	return done;
+}
+
+/* A program asked for a snapshot of the instant that the model has just reached,
+ * a little before the watermark.  The stage before may hold facts beyond it,
+ * which only a reader who begins at a full one would miss.  Where none can be cut
+ * now it waits. */
+static void on_wanted(void *arg, uint64_t time_ns, const struct change *wish)
+{
+	struct recorder *r = arg;
+
+	wanted_add(&r->wanted, wish);
+	if (!wanted_due(&r->wanted, mono_now_ns()))
+		return;
+	if (!r->started)
+		r->started = cut_at(r, ORIGIN_START, time_ns - 1);
+	if (r->started && time_ns > r->last_cut_ns && (time_ns > r->sealed_ns || !wants_full(r, 0)))
+		cut_at(r, ORIGIN_MANUAL, time_ns);
+}
+
+/* Those that had to wait. */
+static void wanted_cut(struct recorder *r)
+{
+	if (r->started && wanted_due(&r->wanted, mono_now_ns()))
+		cut_here(r, &(struct wish){ .origin = ORIGIN_MANUAL }, 0);
 }
 
 static void automatic_cut(struct recorder *r)
@@ -734,6 +778,7 @@ static void loop(struct recorder *r)
 		show_own_thread(r);
 		automatic_cut(r);
 		serve_request(r);
+		wanted_cut(r);
 		if (command_left_others(r)) {
 			cut_here(r, &(struct wish){ .origin = end_origin(r) }, look_around(r));
 			summarize(r, &s);
@@ -819,6 +864,7 @@ static int recorder_begin(struct recorder *r)
 	if (r->control >= 0)
 		epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->control, &e);
 	r->c.process_seen = on_process;
+	r->c.snapshot_wanted = on_wanted;
 	r->c.arg = r;
 	r->next_cut_mono_ns = r->began_mono_ns + r->interval_ns;
 	if (h && !r->o->resume) {
@@ -914,6 +960,7 @@ int recorder_main(const struct recorder_options *o)
 	/* The lease goes first: who hears that we are done may record again.  The
 	 * folder can go while they do. */
 	collect_end(&r->c);
+	wanted_done(&r->wanted);
 	store_close(o->store);
 	if (!ended && o->session->board)
 		o->session->board->recorder_pid = 0;

@@ -9,6 +9,21 @@
 
 /* ---- channels ---- */
 
+void channel_push(struct moment *at, struct entity *e, struct value v, uint32_t kept)
+{
+	if (at->m->observe) {
+		char field[32];
+
+		snprintf(field, sizeof field, "%llu", (unsigned long long)(e->dropped + e->value.n));
+		at->m->observe(at->m->observe_arg, e, field, NULL, &v);
+	}
+	value_push(&e->value, v);
+	if (e->value.n >= kept * 2) {
+		e->dropped += e->value.n - kept;
+		value_shift(&e->value, e->value.n - kept);
+	}
+}
+
 void channel_add(struct moment *at, struct process *p, const char *channel, const char *direction,
 			const char *target, const void *message, size_t n)
 {
@@ -29,17 +44,7 @@ void channel_add(struct moment *at, struct process *p, const char *channel, cons
 	set_str(&v, "source", strcmp(direction, "in") ? id : target);
 	set_str(&v, "target", strcmp(direction, "in") ? target : id);
 	value_set(&v, "timestamp", 9, true, value_real((double)(at->time_ns / 1000) / 1000.0));
-	if (at->m->observe) {
-		char field[32];
-
-		snprintf(field, sizeof field, "%llu", (unsigned long long)(e->dropped + e->value.n));
-		at->m->observe(at->m->observe_arg, e, field, NULL, &v);
-	}
-	value_push(&e->value, v);
-	if (e->value.n >= CHANNEL_KEPT * 2) {
-		e->dropped += e->value.n - CHANNEL_KEPT;
-		value_shift(&e->value, e->value.n - CHANNEL_KEPT);
-	}
+	channel_push(at, e, v, CHANNEL_KEPT);
 }
 
 static void on_notify(struct moment *at, struct process *p, const struct change *c)
@@ -73,7 +78,7 @@ static void on_log(struct moment *at, struct process *p, const struct change *c)
 
 /* ---- generic ---- */
 
-static void on_entity(struct moment *at, const struct change *c)
+void apply_entity(struct moment *at, const struct change *c)
 {
 	bool whole;
 	struct entity *e;
@@ -102,17 +107,7 @@ static void on_entity(struct moment *at, const struct change *c)
 		else
 			value_done(&v);
 	} else {
-		for (uint32_t i = 0; v.type == VALUE_OBJECT && i < v.n; i++) {
-			struct pair *p = &v.pairs[i];
-			struct value *old = value_get_n(&e->value, p->name, p->name_len);
-
-			if (old && value_equal(old, &p->value))
-				continue;
-			if (at->m->observe)
-				at->m->observe(at->m->observe_arg, e, p->name, old, &p->value);
-			value_set(&e->value, p->name, p->name_len, false, value_copy(&p->value));
-		}
-		entity_recount(at->m, e);
+		entity_patch(at, e, &v);
 		value_done(&v);
 	}
 }
@@ -133,7 +128,7 @@ static void on_own_entity(struct moment *at, struct process *p, const struct cha
 	bool own = false, whole;
 
 	if (c->table != TABLE_MEMORY || c->kind != ENTITY_SET || !value_unpack(&v, c->entity.p, c->entity.n, 0)) {
-		on_entity(at, c);
+		apply_entity(at, c);
 		return;
 	}
 	if (v.type == VALUE_STRING && c->name.n < sizeof k.text && c->source == SOURCE_HOOK) {
@@ -144,7 +139,7 @@ static void on_own_entity(struct moment *at, struct process *p, const struct cha
 	if (own) {
 		memory_set(at, p, &k, v.bytes, v.n, "note");
 	} else {
-		on_entity(at, c);
+		apply_entity(at, c);
 	}
 	value_done(&v);
 }
@@ -222,10 +217,15 @@ static void apply_own(struct moment *at, struct process *p, const struct change 
 	case NOTIFY: on_notify(at, p, c); break;
 	case LOG: on_log(at, p, c); break;
 	case ENV_SET: case ENV_UNSET: case ENV_CLEARED: case CWD: case TITLE: on_memory(at, p, c); break;
-	case ENTITY_SET: case ENTITY_PATCHED: case ENTITY_DELETED: case MESSAGE: on_own_entity(at, p, c); break;
+	case ENTITY_SET: case ENTITY_PATCHED: case ENTITY_DELETED: case MESSAGE: case MARK:
+		if (c->source == SOURCE_API)
+			apply_explicit(at, p, c);
+		else
+			on_own_entity(at, p, c);
+		break;
 	default: break;
 	}
-	if (c->source == SOURCE_HOOK)
+	if (c->source == SOURCE_HOOK || c->source == SOURCE_API)
 		active(at->m, p, at->time_ns);
 }
 
@@ -257,7 +257,7 @@ bool model_apply(struct model *m, const struct origin *o, uint64_t time_ns, cons
 		if (p && p->alive)
 			apply_own(&at, p, &c);
 		else if (at.pid == 0 && c.kind >= ENTITY_SET)
-			on_entity(&at, &c);
+			apply_entity(&at, &c);
 		break;
 	}
 	if (m->active_agents != agents || m->running_tasks != tasks || m->alive != alive)

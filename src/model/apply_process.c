@@ -149,7 +149,7 @@ static void process_retire(struct moment *at, struct process *p)
 				_cleanup_free_ char *key = NULL;
 
 				next = e->owned_next;
-				if (e->table != tables[t])
+				if (e->table != tables[t] || explicit_entity(e))
 					continue;
 				key = xasprintf("p%u%s%s", p->pid, suffix, rest ? rest : "");
 				entity_rename(at, e, key, strlen(key));
@@ -443,6 +443,7 @@ static void on_began(struct moment *at, const struct change *c, const uint8_t *r
 	if (p->execing || !fresh)
 		task_end(at, p, "completed", "replaced by exec");
 	threads_end(at, p, p->pid, "exec");
+	explicit_end(at, p, "replaced by exec");
 	p->exec_count++;
 	p->execing = false;
 	p->env = NULL;
@@ -506,6 +507,7 @@ static void on_ended(struct moment *at, const struct change *c)
 	p->env = NULL;
 	at->m->alive--;
 	threads_end(at, p, 0, NULL);
+	explicit_end(at, p, "process ended");
 	if (!value_get(&p->agent->value, "endReason"))
 		field_str(at, p->agent, "endReason", "unknown");
 	value_unset(&p->agent->value, "currentTask");

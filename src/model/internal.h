@@ -67,6 +67,11 @@ void field_ms(struct moment *at, struct entity *e, const char *name, uint64_t ns
 void entity_assign(struct moment *at, struct entity *e, struct value v);
 void entity_born(struct moment *at, struct entity *e);
 
+/* Takes the fields of an object, leaving the others; takes no ownership of v. */
+void entity_patch(struct moment *at, struct entity *e, const struct value *v);
+/* Without it from now on. */
+void field_drop(struct moment *at, struct entity *e, const char *name);
+
 /* An ended agent or task, to be forgotten when too many follow it. */
 void model_ended(struct moment *at, struct entity *e);
 void model_unended(struct model *m, struct entity *e);
@@ -95,6 +100,7 @@ const struct field *schema_fields(enum table t);
 
 #define ENDED_KEPT 1024u   /* ended agents and tasks that stay in the state */
 #define CHANNEL_KEPT 64u   /* messages that stay of a channel fed by hooks */
+#define MESSAGES_KEPT 1000u /* and of one that the program feeds */
 
 /* ---- between the files that apply Changes ---- */
 
@@ -130,12 +136,22 @@ static inline void set_text(struct value *o, const char *name, const void *p, si
 void apply_process(struct moment *at, const struct change *c, const uint8_t *raw, size_t n);
 /* Its own doings: exec, exit, threads. */
 void apply_agent(struct moment *at, struct process *p, const struct change *c);
+/* What a program says itself: agents, tasks, values, messages, marks. */
+void apply_explicit(struct moment *at, struct process *p, const struct change *c);
+/* Those of its agents and tasks that did not end end with it. */
+void explicit_end(struct moment *at, struct process *p, const char *reason);
+/* An agent or task that a process said of itself, not one of the process's own. */
+bool explicit_entity(const struct entity *e);
 /* Descriptors, files, sockets. */
 void apply_fd(struct moment *at, struct process *p, const struct change *c);
 
 void swarm_update(struct moment *at);
 void memory_set(struct moment *at, struct process *p, const struct key *k, const void *v, size_t n, const char *type);
 void memory_unset(struct moment *at, const struct key *k);
+/* The generic kinds as they are. */
+void apply_entity(struct moment *at, const struct change *c);
+/* Appends to a channel of which `kept` to twice as many messages stay; takes v. */
+void channel_push(struct moment *at, struct entity *e, struct value v, uint32_t kept);
 void env_unfold(struct model *m, struct process *p);
 void channel_add(struct moment *at, struct process *p, const char *channel, const char *direction,
 		 const char *target, const void *message, size_t n);

@@ -469,6 +469,30 @@ void field_take(struct moment *at, struct entity *e, const char *name, struct va
 		entity_recount(at->m, e);
 }
 
+void field_drop(struct moment *at, struct entity *e, const char *name)
+{
+	struct value *old = value_get_n(&e->value, name, strlen(name));
+
+	if (old == NULL)
+		return;
+	tell(at, e, name, old, NULL);
+	value_unset(&e->value, name);
+}
+
+void entity_patch(struct moment *at, struct entity *e, const struct value *v)
+{
+	for (uint32_t i = 0; v->type == VALUE_OBJECT && i < v->n; i++) {
+		const struct pair *p = &v->pairs[i];
+		struct value *old = value_get_n(&e->value, p->name, p->name_len);
+
+		if (old && value_equal(old, &p->value))
+			continue;
+		tell(at, e, p->name, old, &p->value);
+		value_set(&e->value, p->name, p->name_len, false, value_copy(&p->value));
+	}
+	entity_recount(at->m, e);
+}
+
 void field_text(struct moment *at, struct entity *e, const char *name, const void *p, size_t n)
 {
 	const struct value *old = value_get(&e->value, name);

@@ -323,6 +323,11 @@ static void adopt(struct model *m, struct entity *e)
 	if (e->table == TABLE_SWARMS && whole && m->swarm[0] == 0 && e->key_len < sizeof m->swarm)
 		memcpy(m->swarm, e->key, e->key_len + 1u);
 	entity_recount(m, e);
+	if (explicit_entity(e)) { /* the process that spoke of it last */
+		const struct value *said_by = value_get(&e->value, "pid");
+
+		pid = said_by && said_by->type == VALUE_INT ? (uint32_t)said_by->integer : 0;
+	}
 	if (pid == 0 || e->table == TABLE_SWARMS || e->table == TABLE_METRICS)
 		return;
 	struct process *p = process_get(m, pid, true);

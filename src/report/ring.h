@@ -48,6 +48,7 @@
 enum hook_group {
 	GROUP_PROCESS = 1, GROUP_THREAD = 2, GROUP_STATUS = 4, GROUP_MEMORY = 8, GROUP_RESOURCE = 16,
 	GROUP_COMMUNICATION = 32, GROUP_ALL = 63,
+	GROUP_EXPLICIT = 64, /* what the program says itself: always on */
 };
 
 enum lane_state {

@@ -47,7 +47,7 @@ def row(what, figure, goal):
 
 def compile_c(name, *libs):
     out = os.path.join(WORK, name)
-    r = run(["cc", "-O2", "-o", out, os.path.join(HERE, name + ".c"), "-I" + HERE, "-pthread", *libs])
+    r = run(["cc", "-O2", "-o", out, os.path.join(HERE, name + ".c"), "-I" + HERE, "-I" + os.path.join(HERE, "..", "..", "src"), "-pthread", *libs])
     if r.returncode:
         print(f"bench: {name} was not built: {r.stderr.splitlines()[0] if r.stderr else ''}", file=sys.stderr)
         return None
@@ -63,6 +63,17 @@ def pairs(plain, other, n):
         a.append(x if i % 2 else y)
         b.append(y if i % 2 else x)
     return statistics.median(a), statistics.median(b), statistics.median(y / x for x, y in zip(a, b)), a, b
+
+
+def say_rows(report):
+    """What a program says itself, less the cost of calling nothing, beside the hook above."""
+    def median(name, command=lambda argv: argv):
+        return statistics.median(float(run(command([report, "call", name, "50000"])).stdout) for _ in range(5))
+    nothing = median("say nothing")
+    parts = ("metric", "set", "text", "progress", "status", "message")
+    each = {p: median("say " + p, recorded) - nothing for p in parts}
+    row("report.h", ", ".join(f"{p} {each[p]:.1f}" for p in parts) + " ns", "15 ns")
+    row("report.h, nothing injected", f"{median('say set') - nothing:.1f} ns", "1 ns")
 
 
 def report_rows(report):
@@ -84,6 +95,7 @@ def report_rows(report):
         a = [float(run([report, "call", name, n]).stdout) for _ in range(3)]
         b = [float(run(recorded([report, "call", name, n])).stdout) for _ in range(3)]
         row(f"  {name}", f"+{statistics.median(b) - statistics.median(a):.0f} ns on {statistics.median(a):.0f}", "")
+    say_rows(report)
     latency = [report, "latency", "2000000", "2e6"]
     p, r = [], []
     for i in range(9):

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <snaptrail/report.h>
 #include <systemd/sd-daemon.h>
 
 #define TEXT "STATUS=abcdefghijklmnopqrstuv" /* 29 bytes */
@@ -37,12 +38,22 @@ static void do_prctl(void) { prctl(PR_SET_NAME, "bench-name"); }
 static void do_open(void) { close(open("/dev/null", O_RDONLY)); }
 static void do_read(void) { char c; static int fd = -1; if (fd < 0) fd = open("/dev/zero", O_RDONLY); if (read(fd, &c, 1) != 1) abort(); }
 static void do_fork(void) { pid_t p = fork(); if (p == 0) _exit(0); waitpid(p, NULL, 0); }
+static void do_say_nothing(void) { __asm__ volatile(""); }
+static void do_say_set(void) { snaptrail_report_set("cache/size", snaptrail_report_int(42)); }
+static void do_say_text(void) { snaptrail_report_set("STATUS", snaptrail_report_text(TEXT + 7)); }
+static void do_say_metric(void) { snaptrail_report_metric("qps", 1250.5); }
+static void do_say_progress(void) { snaptrail_report_task_progress("t1", 0.5); }
+static void do_say_status(void) { snaptrail_report_agent_status("worker-1", "idle"); }
+static void do_say_message(void) { snaptrail_report_message_out("orders", "store", snaptrail_report_text("one more")); }
 static void *nothing(void *p) { return p; }
 static void do_thread(void) { pthread_t t; pthread_create(&t, NULL, nothing, NULL); pthread_join(t, NULL); }
 
 static const struct { const char *name; void (*run)(void); } calls[] = {
 	{ "sd_notify", do_notify }, { "setenv", do_setenv }, { "prctl", do_prctl }, { "open+close", do_open },
 	{ "read", do_read }, { "fork+wait", do_fork }, { "pthread_create+join", do_thread },
+	{ "say nothing", do_say_nothing }, { "say set", do_say_set }, { "say text", do_say_text },
+	{ "say metric", do_say_metric }, { "say progress", do_say_progress }, { "say status", do_say_status },
+	{ "say message", do_say_message },
 };
 
 static int cost(void (*run)(void), long n)
