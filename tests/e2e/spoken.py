@@ -118,7 +118,8 @@ def tagged(tags):
 def test_with_nothing_injected_each_call_says_so_and_does_nothing():
     p = subprocess.run([SPOKEN, "nothing"], stdout=subprocess.PIPE, timeout=20)
     assert p.returncode == 0, p.stdout
-    env = dict(os.environ, LD_PRELOAD=PRELOAD)  # there, but nothing records
+    # There, but nothing records.
+    env = dict(os.environ, LD_PRELOAD=PRELOAD, SNAPTRAIL_CONFIG="/no/such/file")
     p = subprocess.run([SPOKEN, "nothing"], stdout=subprocess.PIPE, timeout=20, env=env)
     assert p.returncode == 0, p.stdout
 

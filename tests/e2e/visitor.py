@@ -204,8 +204,16 @@ def test_the_command_uses_the_public_header_alone():
 
 def test_the_visitor_names_no_allocator():
     used = imports(PRELOAD)
-    bad = used & {"malloc", "free", "calloc", "realloc", "dlsym", "dlopen", "pthread_mutex_lock", "pthread_atfork"}
+    bad = used & {"malloc", "free", "calloc", "realloc", "pthread_mutex_lock", "pthread_atfork"}
     assert not bad, bad
+
+
+def test_only_the_host_opens_modules():
+    folder = os.path.join(BUILD, "preload/.libs")
+    objects = [n for n in os.listdir(folder) if re.match(r"libsnaptrail_preload_la-.*\.o$", n)]
+    assert len(objects) > 10, objects
+    users = {n for n in objects if re.search(r" U (dlopen|dlsym|dladdr)\b", run("nm", "-u", os.path.join(folder, n)))}
+    assert users == {"libsnaptrail_preload_la-host.o"}, users
 
 
 def test_the_runner_itself_fails_what_asserts_and_counts_it():
