@@ -252,7 +252,7 @@ static bool host_gone(const struct board *b)
 {
 	uint32_t pid = __atomic_load_n(&b->recorder_pid, __ATOMIC_RELAXED);
 
-	return b->plain && !b->closing && (pid == 0 || pid == visitor.pid || sys2(SYS_kill, pid, 0) == -ESRCH);
+	return b->plain && !b->closing && visitor.pid_ns == 0 && (pid == 0 || pid == visitor.pid || sys2(SYS_kill, pid, 0) == -ESRCH);
 }
 
 static bool address_space_limited(void)

@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "sys.h"
@@ -71,6 +72,8 @@ static void lane_init(struct lane *l, uint32_t tid, uint32_t size, uint32_t offs
 	l->lost = l->lost_first = l->lost_last = 0;
 	l->claimed_stamp = stamp_now();
 	l->image = visitor.image;
+	l->pid_ns = visitor.pid_ns;
+	l->outer_pid = 0;
 }
 
 static struct lane *slot_claim(uint32_t tid)
@@ -412,18 +415,44 @@ static bool process_begin(void)
 	return true;
 }
 
+/* Asked only once some process of the session has gone into another one. */
+static uint64_t pid_namespace(void)
+{
+	struct statx st;
+	long r = visitor.no_syscalls ? -1 : sys6(SYS_statx, AT_FDCWD, (long)"/proc/self/ns/pid", 0, STATX_INO, (long)&st, 0);
+
+	if (r < 0)
+		return UINT64_MAX;
+	return st.stx_ino == visitor.board->pid_ns || visitor.board->pid_ns == 0 ? 0 : st.stx_ino;
+}
+
+/* The parent's report names the child by a number that both know, unless the
+ * child is in another namespace: then its own report would name another. */
+static bool in_same_namespace(void)
+{
+	uint64_t before = visitor.pid_ns;
+
+	if (visitor.pid == 1 || sys0(SYS_getppid) == 0)
+		visitor.board->namespaces = 1;
+	if (visitor.board->namespaces)
+		visitor.pid_ns = pid_namespace();
+	return visitor.pid_ns == before;
+}
+
 void visitor_forked(uint64_t stamp)
 {
 	uint32_t parent = visitor.pid;
-	bool threads = visitor.threads_seen;
+	bool threads = visitor.threads_seen, same;
 
 	if (visitor.board == NULL || *visitor.generation != 0)
 		return;
 	self.busy = true;
 	visitor.pid = (uint32_t)sys0(SYS_getpid);
 	visitor_vfork_seen = false;
+	same = in_same_namespace();
 	if (visitor.groups && !visitor.board->closing && process_begin()) {
-		REPORT(.kind = PROCESS_FORKED, .stamp = stamp, .pid = visitor.pid, .ppid = parent, .tid = self.tid);
+		if (same || stamp == 0)
+			REPORT(.kind = PROCESS_FORKED, .stamp = stamp, .pid = visitor.pid, .ppid = same ? parent : 0, .tid = self.tid);
 	} else {
 		visitor.groups = 0;
 	}
@@ -552,6 +581,10 @@ bool visitor_join(const char *path, int argc, char **argv, char **env)
 	if (tsc_forbidden())
 		visitor_tsc_off();
 	visitor.board = b;
+	if (visitor.pid == 1 && b->pid_ns)
+		b->namespaces = 1;
+	if (b->namespaces)
+		visitor.pid_ns = pid_namespace();
 	if (!process_begin())
 		return false;
 	report_began(argc, argv, env);

@@ -62,6 +62,7 @@ struct visitor {
 	bool no_syscalls;          /* a strict seccomp filter is on: no ring, no doorbell */
 	uint32_t pid;
 	uint64_t image;            /* when this image, or this forked child, began */
+	uint64_t pid_ns;           /* of pid, as in struct lane */
 	struct lane *main_slot;    /* holds the gauges, or NULL */
 	struct slot_gauges *gauges;
 	struct gauge *more_gauges; /* of descriptors beyond SLOT_GAUGES, or NULL */

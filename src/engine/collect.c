@@ -55,6 +55,8 @@ void collect_end(struct collector *c)
 		if (c->pending[i].owned)
 			free((void *)c->pending[i].p);
 	free(c->pending);
+	namespaces_done(&c->namespaces);
+	buf_done(&c->translated);
 	free(c->hot);
 	model_free(c->model);
 	stage_close(&c->stage);
@@ -78,6 +80,17 @@ void collect_gap(struct collector *c, uint64_t from_ns, uint64_t to_ns, uint64_t
 
 /* ---- finding lanes ---- */
 
+/* Whoever found out what a process of another namespace is called here wrote it
+ * down: it may be gone by now. */
+static uint32_t lane_pid(struct collector *c, struct lane *l)
+{
+	if (l->pid_ns == 0)
+		return l->pid;
+	if (l->outer_pid == 0)
+		l->outer_pid = namespace_pid(&c->namespaces, l->pid_ns, l->pid);
+	return l->outer_pid;
+}
+
 static struct lane_view *view_new(struct collector *c, struct lane *l, size_t map_bytes)
 {
 	struct lane_view *v = xcalloc(1, sizeof *v);
@@ -89,8 +102,8 @@ static struct lane_view *view_new(struct collector *c, struct lane *l, size_t ma
 	v->name = (l->claimed_stamp & ~STAMP_MONOTONIC) ^ (uint64_t)l->tid << 44 ^ (uint64_t)l->serial;
 	if (v->name <= OWN_LANE)
 		v->name = 2;
-	v->pid = l->pid;
-	v->tid = l->tid;
+	v->pid = lane_pid(c, l);
+	v->tid = l->pid_ns ? namespace_tid(v->pid, l->pid, l->tid) : l->tid;
 	/* Its first record may have been stamped before we found it. */
 	v->idle_ns = clock_time(&c->clock, l->claimed_stamp);
 	v->next = c->views;
@@ -422,13 +435,33 @@ static void identify(struct collector *c, struct lane_view *v, const struct head
 	}
 }
 
+/* A record whose pids are of another namespace, as one with ours. */
+static const uint8_t *translate(struct collector *c, const struct lane_view *v, const struct head *h, uint32_t *ret_n)
+{
+	struct buf *b = &c->translated;
+	size_t mark;
+
+	buf_reset(b);
+	mark = pack_begin(b, RUN_CHANGES);
+	namespace_translate(&c->namespaces, v->lane->pid_ns, v->lane->pid, h->change, h->n, b);
+	pack_end(b, mark);
+	*ret_n = (uint32_t)b->len;
+	return b->data;
+}
+
 static void ingest(struct collector *c, struct lane_view *v, uint64_t pos, uint64_t end, const uint8_t *p, uint32_t n)
 {
 	struct head h;
 	uint64_t time_ns;
 	const uint8_t *at;
 
-	if (!head_read(&h, p, n)) {
+	bool sound = head_read(&h, p, n);
+
+	if (sound && v->lane && v->lane->pid_ns) {
+		p = translate(c, v, &h, &n);
+		sound = head_read(&h, p, n);
+	}
+	if (!sound) {
 		c->voided++;
 		collect_gap(c, v->idle_ns, clock_now(&c->clock), 1, "a report was damaged");
 		return;
@@ -740,6 +773,7 @@ void collect_process_gone(struct collector *c, uint32_t pid)
 	for (struct lane_view *v = c->views; v; v = v->next)
 		if (v->pid == pid)
 			v->dead = true;
+	namespace_forget(&c->namespaces, pid);
 }
 
 uint32_t collect_lanes(const struct collector *c, uint32_t pid)
@@ -771,18 +805,13 @@ uint64_t collect_under_way(struct collector *c, uint32_t pid)
 	return since - SLACK_NS;
 }
 
-struct slot_gauges *collect_gauges(struct collector *c, uint32_t pid)
+/* Its first lane may be closed while it lives in a ring: gauges stay in the slot,
+ * and so does our view of it. */
+struct lane *collect_gauges(struct collector *c, uint32_t pid)
 {
 	for (struct lane_view *v = c->views; v; v = v->next)
 		if (v->pid == pid && v->map_bytes == 0 && !v->dead && slot_gauges(v->lane)->used)
-			return slot_gauges(v->lane);
-	/* Its first lane may be closed while it lives in a ring: gauges stay in the slot. */
-	for (uint32_t i = 0; i < c->board->slots; i++) {
-		struct lane *l = board_slot(c->board, i);
-
-		if (l->state != LANE_FREE && l->pid == pid && slot_gauges(l)->used)
-			return slot_gauges(l);
-	}
+			return v->lane;
 	return NULL;
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/dir.h"
 #include "engine/clock.h"
+#include "engine/namespace.h"
 #include "engine/stage.h"
 #include "model/model.h"
 #include "report/ring.h"
@@ -20,7 +21,7 @@ struct lane_view {
 	uint8_t *data;           /* where and how long, as checked once: the target can */
 	uint32_t size_bytes;     /* write over its own words at any time */
 	uint64_t name;           /* lane's name in blocks and runs */
-	uint32_t pid, tid;       /* who reports now */
+	uint32_t pid, tid;       /* who reports now, by our numbers */
 	uint64_t idle_ns;        /* when it was last seen without unfinished records */
 	uint64_t stuck_ns;       /* since when its next record is unfinished; 0 it is not */
 	uint64_t lost_seen;
@@ -63,6 +64,8 @@ struct collector {
 	struct lane_view *slots[BOARD_SLOTS];
 	struct dir names;        /* of the folder: held open, the process may lose the right to list it */
 	uint32_t rings_seen;
+	struct namespaces namespaces;
+	struct buf translated;   /* one record of another namespace */
 	struct model *model;
 	struct pending *pending;
 	size_t npending, pending_cap;
@@ -104,8 +107,8 @@ void collect_report(struct collector *c, struct change *ch);
 
 /* A process is gone: what its lanes still hold is final. */
 void collect_process_gone(struct collector *c, uint32_t pid);
-/* Its gauges, or NULL. `fd` beyond them is not counted. */
-struct slot_gauges *collect_gauges(struct collector *c, uint32_t pid);
+/* The slot that holds the gauges of its descriptors, or NULL. */
+struct lane *collect_gauges(struct collector *c, uint32_t pid);
 /* Since when what /proc shows of a process may be behind its reports: now, or
  * the stamp of a call under way whose fact is reported ahead of its effect. */
 uint64_t collect_under_way(struct collector *c, uint32_t pid);

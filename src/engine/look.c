@@ -388,10 +388,10 @@ static void report_texts(struct look *l, struct collector *c, uint64_t stamp)
 }
 
 /* Gauges of descriptors beyond the slot's, in a file of their own. */
-static const struct gauge *more_gauges(const struct collector *c, uint32_t pid, const struct slot_gauges *g)
+static const struct gauge *more_gauges(const struct collector *c, struct lane *slot)
 {
 	const size_t n = MORE_GAUGES * sizeof(struct gauge);
-	uint32_t serial = g ? __atomic_load_n(&g->more_serial, __ATOMIC_ACQUIRE) : 0;
+	uint32_t serial = slot ? __atomic_load_n(&slot_gauges(slot)->more_serial, __ATOMIC_ACQUIRE) : 0;
 	char path[400];
 	struct stat st;
 	void *p;
@@ -399,7 +399,7 @@ static const struct gauge *more_gauges(const struct collector *c, uint32_t pid, 
 
 	if (serial == 0 || serial == UINT32_MAX)
 		return NULL;
-	snprintf(path, sizeof path, "%s/g.%u.0.%u", c->folder, pid, serial);
+	snprintf(path, sizeof path, "%s/g.%u.0.%u", c->folder, slot->pid, serial);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return NULL;
@@ -410,8 +410,9 @@ static const struct gauge *more_gauges(const struct collector *c, uint32_t pid, 
 
 static void report_gauges(struct look *l, struct collector *c, uint64_t stamp)
 {
-	struct slot_gauges *g = collect_gauges(c, l->pid);
-	const struct gauge *more = more_gauges(c, l->pid, g);
+	struct lane *slot = collect_gauges(c, l->pid);
+	struct slot_gauges *g = slot ? slot_gauges(slot) : NULL;
+	const struct gauge *more = more_gauges(c, slot);
 
 	for (size_t i = 0; g && i < l->nfds; i++) {
 		struct look_fd *f = &l->fds[i];

@@ -287,7 +287,8 @@ static void copy_lane(struct lane *l, struct untaken_list *list)
 	uint8_t *data = lane_data(l);
 	uint32_t mask = l->size_bytes - 1, tid = l->tid;
 
-	if (reserve - pos > l->size_bytes)
+	/* Those of another namespace are read when the recorder has translated them. */
+	if (reserve - pos > l->size_bytes || l->pid_ns)
 		return;
 	while (pos < reserve) {
 		uint64_t h = __atomic_load_n((uint64_t *)(data + (pos & mask)), __ATOMIC_ACQUIRE);

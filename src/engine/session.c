@@ -19,6 +19,7 @@
 
 #include "base/dir.h"
 #include "base/err.h"
+#include "engine/namespace.h"
 
 #define LEASE_TRIES 20
 #define LEASE_WAIT_NS 5000000
@@ -199,6 +200,7 @@ static int board_create(struct session *s, const struct config *c, const struct 
 	b->redact = c->redact;
 	b->max_rate = c->max_rate;
 	b->slots = BOARD_SLOTS;
+	b->pid_ns = namespace_here();
 	b->size_bytes = BOARD_BYTES;
 	board_set_words(b, c->patterns);
 	board_set_devices(b);

@@ -82,7 +82,9 @@ struct lane {
 	uint32_t serial;          /* of the ring file, 0 for a slot */
 	uint64_t claimed_stamp;
 	uint64_t image;           /* the same for all lanes of one program image of one process */
-	uint64_t pad2[2];
+	uint64_t pid_ns;          /* the namespace of pid and tid: 0 the board's, UINT64_MAX unknown, else its inode */
+	uint32_t outer_pid;       /* with pid_ns, and written by the consumer: pid as the board's namespace has it */
+	uint32_t pad2;
 };
 _Static_assert(sizeof(struct lane) == 192, "three lines");
 
@@ -137,6 +139,7 @@ struct board {
 	uint64_t max_rate;          /* changes a second and key that are kept; 0 all */
 	uint32_t plain;             /* without a supervisor: a process of the session hosts the engine */
 	uint32_t namespaces;        /* some process of it went into another pid or user namespace */
+	uint64_t pid_ns;            /* inode of the pid namespace that the session began in */
 	uint64_t pipe_dev, socket_dev; /* where the kernel has its pipes and sockets: stx_dev, major << 32 | minor */
 };
 #define BOARD_KNOWN_OFFSET 4096u
