@@ -60,6 +60,8 @@ EXPORT int connect(int fd, const struct sockaddr *a, socklen_t n)
 	if ((r == 0 || errno == EINPROGRESS) && reporting(GROUP_COMMUNICATION))
 		REPORT(.kind = SOCKET_CONNECTED, .has_fd = true, .fd = fd, .address = address_of(a, n),
 		       .error = r ? EINPROGRESS : 0);
+	if (r == 0 && a && n >= sizeof(sa_family_t) && a->sa_family == AF_UNIX)
+		datagram_connected(fd, a, n);
 	return r;
 }
 
@@ -154,7 +156,20 @@ EXPORT ssize_t write(int fd, const void *p, size_t n) { return given(REAL(write)
 EXPORT ssize_t pwrite(int fd, const void *p, size_t n, off_t at) { return given(REAL(pwrite)(fd, p, n, at), fd); }
 EXPORT ssize_t pwrite64(int fd, const void *p, size_t n, off_t at) { return given(REAL(pwrite64)(fd, p, n, at), fd); }
 EXPORT ssize_t writev(int fd, const struct iovec *v, int n) { return given(REAL(writev)(fd, v, n), fd); }
-EXPORT ssize_t send(int fd, const void *p, size_t n, int flags) { return given(REAL(send)(fd, p, n, flags), fd); }
+/* On a socket that is connected to the manager or the journal. */
+static void told(ssize_t r, int fd, const struct iovec *iov, size_t count)
+{
+	if (unlikely(fd == datagram_fd) && r >= 0 && reporting(GROUP_STATUS))
+		datagram_sent(iov, count);
+}
+
+EXPORT ssize_t send(int fd, const void *p, size_t n, int flags)
+{
+	ssize_t r = given(REAL(send)(fd, p, n, flags), fd);
+
+	told(r, fd, &(struct iovec){ (void *)p, n }, 1);
+	return r;
+}
 
 EXPORT ssize_t sendto(int fd, const void *p, size_t n, int flags, const struct sockaddr *a, socklen_t len)
 {
@@ -172,6 +187,8 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 {
 	ssize_t r = given(REAL(sendmsg)(fd, m, flags), fd);
 
+	if (m->msg_name == NULL)
+		told(r, fd, m->msg_iov, m->msg_iovlen);
 	if (r >= 0 && m->msg_name && m->msg_namelen >= sizeof(sa_family_t) && ((const struct sockaddr *)m->msg_name)->sa_family == AF_UNIX &&
 	    reporting(GROUP_STATUS))
 		report_datagram(m->msg_name, m->msg_namelen, m->msg_iov, m->msg_iovlen);

@@ -47,13 +47,7 @@ static bool hosting(void)
 	return (state == HOST_RUNNING || state == HOST_STARTING) && host.pid == (uint32_t)sys0(SYS_getpid);
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
+static uint64_t now_ns(void) { return stamp_monotonic() & ~STAMP_MONOTONIC; }
 
 static void host_wishes(uint32_t wish)
 {
@@ -90,6 +84,8 @@ static void *host_main(void *unused)
 	(void)unused;
 	self.ended = true; /* hooks pass through */
 	((host_run_fn)engine_run)(&host);
+	if (host.alone) /* the last thread's status is the process's */
+		sys1(SYS_exit, host.status);
 	return NULL;
 }
 
@@ -230,6 +226,7 @@ static int hosted_main(int argc, char **argv, char **env)
 
 	(void)env;
 	host_start(argv);
+	errno = 0; /* as main finds it */
 	if (!joined && (host.state == HOST_RUNNING || host.state == HOST_JOINED) &&
 	    visitor_join(host.board, argc, argv, environ))
 		tell_children(host.board, host.session);
@@ -300,7 +297,9 @@ void host_finish(int status, bool known)
 	if (known)
 		exits_with(status, NULL);
 	host_wishes(HOST_FINISH);
-	host_wait(HOST_RUNNING, LEAVE_NS);
+	/* Joined as a thread should be, where this is no handler's _exit. */
+	if (host_wait(HOST_RUNNING, LEAVE_NS) != HOST_RUNNING && !known)
+		thread_join();
 }
 
 bool host_step_aside(void)
@@ -426,6 +425,8 @@ EXPORT int unshare(int flags)
 
 	if (r == 0 && visitor.board && flags & (CLONE_NEWPID | CLONE_NEWUSER))
 		visitor.board->namespaces = 1;
+	if (r == 0 && flags & CLONE_NEWNS)
+		process_mounts_moved();
 	host_again(was);
 	errno = e;
 	return r;
@@ -438,6 +439,8 @@ EXPORT int setns(int fd, int type)
 
 	if (r == 0 && visitor.board)
 		visitor.board->namespaces = 1;
+	if (r == 0)
+		process_mounts_moved();
 	host_again(was);
 	errno = e;
 	return r;

@@ -107,6 +107,111 @@ static bool keeps_visitor(char *const *env)
 	return false;
 }
 
+/* ---- another root ---- */
+
+/* Where we lie is in LD_PRELOAD.  Below another root or with other mounts that
+ * may be nowhere: the loader would complain on the new image's stderr, so that
+ * image goes without us. */
+static bool root_moved;
+
+#define OUR_NAME "libsnaptrail-preload"
+
+/* The next entry of a preload list, as the loader splits it. */
+static const char *next_entry(const char *p, size_t *ret_n)
+{
+	while (*p == ':' || *p == ' ')
+		p++;
+	*ret_n = __builtin_strcspn(p, ": ");
+	return *ret_n ? p : NULL;
+}
+
+static bool is_ours(const char *entry, size_t n)
+{
+	const char *at = __builtin_strstr(entry, OUR_NAME);
+
+	return at && (size_t)(at - entry) < n;
+}
+
+static bool is_there(const char *entry, size_t n)
+{
+	char path[1024];
+
+	if (n >= sizeof path)
+		return true;
+	__builtin_memcpy(path, entry, n);
+	path[n] = 0;
+	return sys2(SYS_access, (long)path, R_OK) == 0;
+}
+
+/* The variable whose entries of ours cannot be found from here, or -1. */
+static long lost_preload(char *const *env)
+{
+	size_t n;
+
+	for (long i = 0; root_moved && env && env[i]; i++)
+		if (__builtin_strncmp(env[i], "LD_PRELOAD=", 11) == 0)
+			for (const char *p = env[i] + 11; (p = next_entry(p, &n)); p += n)
+				if (is_ours(p, n) && !is_there(p, n))
+					return i;
+	return -1;
+}
+
+static size_t env_count(char *const *env)
+{
+	size_t n = 0;
+
+	while (env && env[n])
+		n++;
+	return n;
+}
+
+/* A copy without our entries, in room for as many pointers and as long a text. */
+static char **without_us(char *const *env, size_t count, size_t which, char **copy, char *text)
+{
+	const char *p = env[which] + 11;
+	char *q = __builtin_stpcpy(text, "LD_PRELOAD=");
+	size_t n, k = 0;
+
+	for (; (p = next_entry(p, &n)); p += n) {
+		if (is_ours(p, n))
+			continue;
+		if (q[-1] != '=')
+			*q++ = ':';
+		__builtin_memcpy(q, p, n);
+		q += n;
+	}
+	*q = 0;
+	for (size_t i = 0; i < count; i++)
+		if (i != which || q[-1] != '=')
+			copy[k++] = i == which ? text : env[i];
+	copy[k] = NULL;
+	return copy;
+}
+
+/* Calls an exec function with `env`, or with a copy on this stack: a vfork child
+ * may be here, and exec frees it. */
+#define EXEC_WITH(env, call) ({ \
+	char *const *env_ = (env); \
+	long lost_ = lost_preload(env_); \
+	size_t count_ = lost_ < 0 ? 0 : env_count(env_); \
+	char *copy_[count_ + 1], text_[lost_ < 0 ? 1 : __builtin_strlen(env_[lost_]) + 1]; \
+	char *const *target_env = lost_ < 0 ? env_ : without_us(env_, count_, (size_t)lost_, copy_, text_); \
+	call; \
+})
+
+extern char **environ;
+
+EXPORT int chroot(const char *path)
+{
+	int r = REAL(chroot)(path);
+
+	if (r == 0)
+		root_moved = true;
+	return r;
+}
+
+void process_mounts_moved(void) { root_moved = true; }
+
 /* What came before stays on record whether or not the call returns.  Flag 1:
  * the new environment leaves the visitor behind. */
 static bool exec_called(const char *path, char *const *env)
@@ -128,35 +233,35 @@ EXPORT int execve(const char *path, char *const argv[], char *const env[])
 {
 	bool reported = exec_called(path, env);
 
-	return exec_failed(reported, REAL(execve)(path, argv, env));
+	return exec_failed(reported, EXEC_WITH(env, REAL(execve)(path, argv, target_env)));
 }
 
 EXPORT int execv(const char *path, char *const argv[])
 {
 	bool reported = exec_called(path, NULL);
 
-	return exec_failed(reported, REAL(execv)(path, argv));
+	return exec_failed(reported, EXEC_WITH(environ, REAL(execve)(path, argv, target_env)));
 }
 
 EXPORT int execvp(const char *file, char *const argv[])
 {
 	bool reported = exec_called(file, NULL);
 
-	return exec_failed(reported, REAL(execvp)(file, argv));
+	return exec_failed(reported, EXEC_WITH(environ, REAL(execvpe)(file, argv, target_env)));
 }
 
 EXPORT int execvpe(const char *file, char *const argv[], char *const env[])
 {
 	bool reported = exec_called(file, env);
 
-	return exec_failed(reported, REAL(execvpe)(file, argv, env));
+	return exec_failed(reported, EXEC_WITH(env, REAL(execvpe)(file, argv, target_env)));
 }
 
 EXPORT int fexecve(int fd, char *const argv[], char *const env[])
 {
 	bool reported = exec_called("(descriptor)", env);
 
-	return exec_failed(reported, REAL(fexecve)(fd, argv, env));
+	return exec_failed(reported, EXEC_WITH(env, REAL(fexecve)(fd, argv, target_env)));
 }
 
 EXPORT int execveat(int fd, const char *path, char *const argv[], char *const env[], int flags)
@@ -165,7 +270,7 @@ EXPORT int execveat(int fd, const char *path, char *const argv[], char *const en
 
 	LACKING(execveat, -1);
 	reported = exec_called(path, env);
-	return exec_failed(reported, real.execveat(fd, path, argv, env, flags));
+	return exec_failed(reported, EXEC_WITH(env, real.execveat(fd, path, argv, target_env, flags)));
 }
 
 /* The list forms: their words are put into an array as the C library does. */
@@ -229,7 +334,7 @@ EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_acti
 {
 	uint64_t t = reporting(GROUP_PROCESS) ? hold_begin() : 0;
 	pid_t child = 0;
-	int r = REAL(posix_spawn)(pid ? pid : &child, path, actions, attr, argv, env);
+	int r = EXEC_WITH(env, REAL(posix_spawn)(pid ? pid : &child, path, actions, attr, argv, target_env));
 
 	return spawned(t, r, r == 0 && pid ? *pid : child, path, "posix_spawn");
 }
@@ -239,7 +344,7 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
 {
 	uint64_t t = reporting(GROUP_PROCESS) ? hold_begin() : 0;
 	pid_t child = 0;
-	int r = REAL(posix_spawnp)(pid ? pid : &child, file, actions, attr, argv, env);
+	int r = EXEC_WITH(env, REAL(posix_spawnp)(pid ? pid : &child, file, actions, attr, argv, target_env));
 
 	return spawned(t, r, r == 0 && pid ? *pid : child, file, "posix_spawnp");
 }
@@ -416,6 +521,9 @@ EXPORT long syscall(long number, ...)
 	case SYS_clone:
 	case SYS_clone3:
 		visitor_vfork_seen = true;
+		break;
+	case SYS_pivot_root:
+		root_moved = true;
 		break;
 	case SYS_seccomp:
 		if (a[0] == 1 && a[1] & 1) /* SECCOMP_FILTER_FLAG_TSYNC: the filter would be the engine's too */

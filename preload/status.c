@@ -83,6 +83,39 @@ void report_datagram(const struct sockaddr *to, socklen_t n, const struct iovec 
 		report_journal(out, gather(iov, count, out, sizeof out));
 }
 
+/* A socket that was connected to one of the two: what is sent on it is read as
+ * if it were addressed.  One is enough for what a program tells its manager. */
+int datagram_fd = -1;
+static struct sockaddr_un datagram_to;
+static socklen_t datagram_to_len;
+
+static bool to_manager(const struct sockaddr *to, socklen_t n)
+{
+	const struct sockaddr_un *un = (const struct sockaddr_un *)to;
+	const size_t skip = offsetof(struct sockaddr_un, sun_path);
+
+	if (n <= skip || n > sizeof *un || to->sa_family != AF_UNIX)
+		return false;
+	return notify_path[0] || notify_path[1] || (n >= skip + sizeof JOURNAL_SOCKET - 1 &&
+						    __builtin_memcmp(un->sun_path, JOURNAL_SOCKET, sizeof JOURNAL_SOCKET - 1) == 0);
+}
+
+void datagram_connected(int fd, const struct sockaddr *to, socklen_t n)
+{
+	if (fd == datagram_fd)
+		datagram_fd = -1;
+	if (!to_manager(to, n))
+		return;
+	__builtin_memcpy(&datagram_to, to, n);
+	datagram_to_len = n;
+	datagram_fd = fd;
+}
+
+void datagram_sent(const struct iovec *iov, size_t count)
+{
+	report_datagram((const struct sockaddr *)&datagram_to, datagram_to_len, iov, count);
+}
+
 EXPORT void openlog(const char *ident, int option, int facility)
 {
 	REAL(openlog)(ident, option, facility);

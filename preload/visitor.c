@@ -492,6 +492,8 @@ void gauge_begin(int fd)
 				 __ATOMIC_RELEASE);
 		self.busy = false;
 	}
+	if (unlikely(fd == datagram_fd))
+		datagram_fd = -1;
 	g = gauge_of(fd);
 	if (g)
 		*g = (struct gauge){ 0 };

@@ -255,6 +255,8 @@ bool host_step_aside(void);
 void host_again(bool was);
 void host_maybe(void);
 void host_thread_ends(void);
+/* This process may see other files by the same names from now on. */
+void process_mounts_moved(void);
 
 /* Reports used by more than one group. */
 void report_opened(int fd, const char *path, int dirfd, uint64_t flags, enum fd_type type);
@@ -268,6 +270,10 @@ void report_log(int priority, const char *ident, const char *message, uint32_t n
 /* Reads a datagram sent to NOTIFY_SOCKET or to the journal. */
 void report_datagram(const struct sockaddr *to, socklen_t n, const struct iovec *iov, size_t count);
 void notify_remember(char **env);
+/* The descriptor that is connected to one of them, -1 none. */
+extern int datagram_fd;
+void datagram_connected(int fd, const struct sockaddr *to, socklen_t n);
+void datagram_sent(const struct iovec *iov, size_t count);
 /* The target may not read the TSC from now on. */
 void visitor_tsc_off(void);
 

@@ -114,6 +114,48 @@ static ssize_t numbers(uint32_t pid, const char *name, int **ret)
 	return (ssize_t)n;
 }
 
+static bool thread_ended(uint32_t pid, uint32_t tid)
+{
+	uint64_t start_ticks, utime, rss;
+	char path[64], comm[32], state = 0, *s;
+	uint32_t ppid;
+	size_t n;
+	bool gone;
+
+	snprintf(path, sizeof path, "task/%u/stat", tid);
+	s = read_proc(pid, path, &n);
+	gone = !s || !parse_stat(s, &ppid, &start_ticks, comm, &state, &utime, &rss) || state == 'Z' || state == 'X';
+	free(s);
+	return gone;
+}
+
+/* The last field of a zombie's stat. */
+static int exit_code_of(uint32_t pid)
+{
+	size_t n;
+	char *s = read_proc(pid, "stat", &n), *last = s ? strrchr(s, ' ') : NULL;
+	int code = last ? atoi(last + 1) : 0;
+
+	free(s);
+	return code;
+}
+
+bool look_is_last_thread(uint32_t pid, uint32_t tid, int *ret_status)
+{
+	int *list = NULL;
+	ssize_t n;
+	bool last = true;
+
+	if (!thread_ended(pid, pid))
+		return false;
+	n = numbers(pid, "task", &list);
+	for (ssize_t i = 0; i < n && last; i++)
+		last = (uint32_t)list[i] == tid || thread_ended(pid, (uint32_t)list[i]);
+	free(list);
+	*ret_status = exit_code_of(pid);
+	return last && n > 0;
+}
+
 static void thread_name(uint32_t pid, uint32_t tid, char out[32], uint32_t *ret_n)
 {
 	char path[64];

@@ -51,6 +51,9 @@ void look_done(struct look *l);
 
 /* Parent and start of a process; false when it is gone. */
 bool look_stat(uint32_t pid, uint32_t *ret_ppid, uint64_t *ret_start_ticks, char ret_comm[32], char *ret_state);
+/* Every thread of `pid` but `tid` has ended, the first one with *ret_status (a
+ * wait status); cheap while that one lives. */
+bool look_is_last_thread(uint32_t pid, uint32_t tid, int *ret_status);
 /* The command line with spaces for NULs, malloc'd; NULL when gone. */
 char *look_cmdline(uint32_t pid, size_t *ret_len);
 

@@ -27,6 +27,8 @@
 #define SLEEP_ENDING_NS 50000u
 #define ENDING_ROUNDS 50u        /* without sleep once the command has ended */
 #define SLEEP_MAX_NS 20000000u
+#define POLL_NS 20000000u        /* between looks at processes without pidfds */
+#define ALONE_NS 50000000u       /* between two looks at the target's main thread */
 #define INTERVAL_NS 30000000000u /* of automatic snapshots that were off in the configuration */
 #define ENDED_WAIT_NS 100000000u /* how long a parent's wait may still tell how it ended */
 
@@ -65,6 +67,8 @@ struct recorder {
 	uint64_t full_mono_ns, full_bytes, since_full_bytes;
 	uint64_t interval_ns;    /* of automatic snapshots, 0 none */
 	struct request_page *requests;
+	uint64_t alone_next_ns, poll_next_ns;
+	bool no_pidfd;           /* this kernel has none */
 	bool host_seen;          /* our own process has reported its beginning */
 	char last_id[17];
 	uint32_t uninjected;
@@ -117,7 +121,15 @@ static struct followed *follow(struct recorder *r, uint32_t pid)
 	p->pid = pid;
 	p->next = r->processes;
 	r->processes = p;
-	p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	p->pidfd = -1;
+	if (r->o->host && pid == r->o->host->pid)
+		return p; /* we end with it */
+	if (!r->no_pidfd) {
+		p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		r->no_pidfd = p->pidfd < 0 && errno == ENOSYS;
+	}
+	if (r->no_pidfd) /* under valgrind, or an old kernel: looked at now and then */
+		return p;
 	e.data.ptr = p;
 	if (p->pidfd < 0 || epoll_ctl(r->epoll, EPOLL_CTL_ADD, p->pidfd, &e) < 0)
 		follow_exited(r, p);
@@ -270,10 +282,30 @@ static void on_control(struct recorder *r)
 	}
 }
 
+/* What epoll tells where there are pidfds. */
+static void poll_processes(struct recorder *r)
+{
+	uint64_t now = mono_now_ns();
+
+	if (!r->no_pidfd || now < r->poll_next_ns)
+		return;
+	r->poll_next_ns = now + POLL_NS;
+	for (struct followed *p = r->processes; p; p = p->next) {
+		char comm[32], state = 0;
+		uint32_t ppid;
+		uint64_t start;
+
+		if (p->exited_ns == 0 && (!look_stat(p->pid, &ppid, &start, comm, &state) || state == 'Z' || state == 'X'))
+			follow_exited(r, p);
+	}
+}
+
 static void events(struct recorder *r)
 {
 	struct epoll_event e[32];
 	int n = epoll_wait(r->epoll, e, 32, 0);
+
+	poll_processes(r);
 
 	for (int i = 0; i < n; i++) {
 		struct followed *p = e[i].data.ptr;
@@ -694,8 +726,30 @@ static void sleep_on_bell(struct recorder *r, uint64_t ns)
 	__atomic_store_n(&b->sleeping, 0, __ATOMIC_RELAXED);
 }
 
-static uint32_t host_wish(const struct recorder *r)
+/* Every other thread of the process has ended by a road that no hook saw: a raw
+ * exit of main, which then waits as a zombie for us alone. */
+static bool host_alone(struct recorder *r)
 {
+	struct host *h = r->o->host;
+	uint64_t now = mono_now_ns();
+	int status;
+
+	if (now < r->alone_next_ns)
+		return false;
+	r->alone_next_ns = now + ALONE_NS;
+	if (!look_is_last_thread(h->pid, h->tid, &status))
+		return false;
+	h->alone = h->has_status = true;
+	h->status = status >> 8 & 0xff;
+	return true;
+}
+
+static uint32_t host_wish(struct recorder *r)
+{
+	struct host *h = r->o->host;
+
+	if (h && h->wish == HOST_GO && host_alone(r))
+		h->wish = HOST_FINISH;
 	return r->o->host ? __atomic_load_n(&r->o->host->wish, __ATOMIC_ACQUIRE) : HOST_GO;
 }
 
@@ -926,6 +980,18 @@ static bool host_leaves(struct recorder *r)
 	return false;
 }
 
+/* The session was begun, and nothing can be recorded: it says why. */
+static void never_began(struct recorder *r)
+{
+	struct session_meta m = { .ended_ns = wall_now_ns(), .exit_status = -1, .name = "", .command = "", .profile = "",
+				  .boot_id = "", .note = err_detail() };
+
+	if (r->o->resume)
+		return;
+	memcpy(m.id, r->o->session->id, sizeof m.id);
+	store_session_end(r->o->store, &m);
+}
+
 static bool record(struct recorder *r, struct snaptrail_summary *s)
 {
 	loop(r);
@@ -953,6 +1019,8 @@ int recorder_main(const struct recorder_options *o)
 	e = recorder_begin(r);
 	if (e == 0)
 		e = flush_start(&r->f, o->store, o->host != NULL);
+	if (e < 0)
+		never_began(r);
 	if (e == 0 && o->host)
 		host_runs(o->host);
 	if (e == 0)

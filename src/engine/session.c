@@ -14,6 +14,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,21 +25,22 @@
 #define LEASE_TRIES 20
 #define LEASE_WAIT_NS 5000000
 
-static const char *const tmpfs_roots[] = { "/dev/shm", "/run/user", "/tmp" };
+/* Where rings may lie, best first: `%u` is the user.  The last one may be a
+ * disk: slower, and better than nothing. */
+static const char *const roots[] = { "/dev/shm/snaptrail-%u", "/run/user/%u/snaptrail", "/tmp/snaptrail-%u" };
+#define ROOM_BYTES (16u << 20) /* board, a stage that fills slowly, some rings */
+#define ROOTS (sizeof roots / sizeof *roots)
 
-/* `<root>/snaptrail-<uid>`, ours and 0711: a process that drops its
- * privileges can still walk through it. */
-static int parent_folder(char *out, size_t cap)
+/* Ours and 0711: a process that drops its privileges can still walk through it. */
+static int parent_folder(size_t root, char *out, size_t cap)
 {
-	for (size_t i = 0; i < sizeof tmpfs_roots / sizeof *tmpfs_roots; i++) {
-		struct stat st;
+	struct stat st;
 
-		snprintf(out, cap, "%s/snaptrail-%u", tmpfs_roots[i], (unsigned)geteuid());
-		if (mkdir(out, 0711) == 0)
-			return chmod(out, 0711) < 0 ? -errno : 0;
-		if (errno == EEXIST && lstat(out, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid())
-			return 0;
-	}
+	snprintf(out, cap, roots[root], (unsigned)geteuid());
+	if (mkdir(out, 0711) == 0)
+		return chmod(out, 0711) < 0 ? -errno : 0;
+	if (errno == EEXIST && lstat(out, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid())
+		return 0;
 	return fail(-EACCES, "no folder for rings: /dev/shm, /run/user and /tmp cannot be written");
 }
 
@@ -78,15 +80,24 @@ static void sweep(const char *parent)
 	dir_close(&d);
 }
 
-static int live_folder(struct session *s)
+static bool has_room(const char *folder)
+{
+	struct statvfs v;
+
+	return statvfs(folder, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize >= ROOM_BYTES;
+}
+
+static int live_folder(struct session *s, size_t root, bool roomy)
 {
 	char parent[200];
 	uint64_t r[2];
-	int e = parent_folder(parent, sizeof parent);
+	int e = parent_folder(root, parent, sizeof parent);
 
 	if (e < 0)
 		return e;
 	sweep(parent);
+	if (roomy && !has_room(parent))
+		return -ENOSPC;
 	if (getrandom(r, sizeof r, 0) != sizeof r)
 		return fail(-errno, "getrandom: %s", strerror(errno));
 	snprintf(s->folder, sizeof s->folder, "%s/%016llx%016llx", parent, (unsigned long long)r[0], (unsigned long long)r[1]);
@@ -248,13 +259,16 @@ static void point_back(const struct session *s)
 int session_create(struct session *s, const char *store_folder, const char *id, const struct config *c,
 		   const struct clock *clock)
 {
-	int r;
+	int r = -EACCES;
 
 	*s = (struct session){ .lease = -1 };
 	snprintf(s->id, sizeof s->id, "%s", id);
-	r = live_folder(s);
-	if (r == 0)
-		r = board_create(s, c, clock);
+	/* First where there is room for a while, then where there is any. */
+	for (size_t i = 0; i < 2 * ROOTS && r < 0; i++) {
+		r = live_folder(s, i % ROOTS, i < ROOTS);
+		if (r == 0 && (r = board_create(s, c, clock)) < 0)
+			folder_remove(s->folder); /* a full tmpfs, say: on to the next */
+	}
 	if (r == 0 && store_folder)
 		r = pointer_write(s, store_folder);
 	if (r == 0)

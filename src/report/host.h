@@ -32,6 +32,7 @@ struct host {
 	uint32_t pid, tid;       /* the process, and the engine's thread in it */
 	int32_t status;          /* as exit() was given it */
 	bool has_status;
+	bool alone;              /* out: every other thread has ended; ours ends the process, with `status` */
 	bool verbose;            /* in: the user wants to hear why it does not record */
 	char board[320];         /* in: a session to take over, "" a new one; out: its board */
 	char session[256];       /* out: its name */
