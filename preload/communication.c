@@ -175,6 +175,8 @@ EXPORT ssize_t sendto(int fd, const void *p, size_t n, int flags, const struct s
 {
 	ssize_t r = given(REAL(sendto)(fd, p, n, flags, a, len), fd);
 
+	if (a == NULL)
+		told(r, fd, &(struct iovec){ (void *)p, n }, 1);
 	if (r >= 0 && a && len >= sizeof(sa_family_t) && a->sa_family == AF_UNIX && reporting(GROUP_STATUS)) {
 		struct iovec v = { (void *)p, n };
 
