@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include "stack.h"
 #include "sys.h"
 
 #ifndef MADV_WIPEONFORK
@@ -467,6 +468,29 @@ void gauge_begin(int fd)
 		*g = (struct gauge){ 0 };
 }
 
+/* ---- call stacks ---- */
+
+static stack_function stack_walk; /* of the third object, when it is there */
+
+static bool stack_emit(const struct change *c) { return report_plain(*c); }
+
+__attribute__((noinline)) void report_stacked(struct change *c)
+{
+	const struct stack_call call = { .depth = visitor.board->stack_depth, .stamp = c->stamp,
+					 .may_call = !visitor.no_syscalls, .emit = stack_emit,
+					 .missed = visitor.board->stacks_missed };
+
+	c->stack = stack_walk(&call);
+	report_plain(*c);
+}
+
+EXPORT void snaptrail_visitor_stacks(stack_function walk)
+{
+	stack_walk = walk;
+	if (visitor.groups)
+		__atomic_store_n(&visitor.stack_groups, walk ? visitor.board->stack_groups : 0, __ATOMIC_RELEASE);
+}
+
 /* ---- start ---- */
 
 static const char *env_value(char **env, const char *name)
@@ -546,5 +570,6 @@ __attribute__((constructor)) static void visitor_start(int argc, char **argv, ch
 	if (!process_begin())
 		return;
 	report_began(argc, argv, env);
+	visitor.stack_groups = stack_walk ? b->stack_groups : 0;
 	__atomic_store_n(&visitor.groups, b->groups, __ATOMIC_RELEASE);
 }
