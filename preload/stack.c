@@ -32,6 +32,7 @@
 #include <link.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/auxv.h>
 
 #include "sys.h"
@@ -734,14 +735,23 @@ static const void *map_of(const void *address)
 	return _dl_find_object((void *)(uintptr_t)address, &f) == 0 ? f.dlfo_map_start : NULL;
 }
 
-/* libunwind's first question allocates its pools: asked here, before main. */
+/* libunwind's first question makes its pools, and a pipe for the local walks
+ * that we never ask for: it is asked here, before main, while no descriptor can
+ * be made. */
 static void warm_up(void)
 {
 	struct question q = { .ip = (uintptr_t)warm_up + 4 };
+	struct { uint64_t now, most; } limit, none;
 	struct rule r;
 
-	if (_dl_find_object((void *)(uintptr_t)q.ip, &q.found) == 0)
-		ask_on_own_stack(&q, &r);
+	if (_dl_find_object((void *)(uintptr_t)q.ip, &q.found) < 0 ||
+	    sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit) < 0)
+		return;
+	none = limit;
+	none.now = 0;
+	sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&none, 0);
+	ask_on_own_stack(&q, &r);
+	sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&limit, 0);
 }
 
 static void seed_make(void)
