@@ -33,6 +33,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <ucontext.h>
 #include <sys/auxv.h>
 
 #include "sys.h"
@@ -95,8 +96,8 @@ static const void *visitor_map, *own_map;
 /* The stack that a thread was given: [lo, hi) is mapped, all of it. */
 struct bounds {
 	uintptr_t lo, hi;
+	uintptr_t walking;       /* the stack pointer of the walk under way; 0 none */
 	uint32_t tries;
-	bool walking;
 };
 static __thread struct bounds mine __attribute__((tls_model("initial-exec")));
 
@@ -405,12 +406,23 @@ static bool module_tell(const struct stack_call *call, struct module *m)
 static uint32_t slot_of(uint64_t ip) { return (uint32_t)(ip * 0x9e3779b97f4a7c15ull >> 51); }
 _Static_assert(RULES == 1u << 13, "slot_of");
 
+/* The kernel's frame of a handler: the restorer's address, then a ucontext_t,
+ * whose interrupted code segment is the user's and whose stack goes on above.
+ * The address alone may be left over in memory that a frame has not filled. */
+static bool is_signal_frame(const uint64_t *w, uintptr_t hi)
+{
+	const ucontext_t *u = (const ucontext_t *)(w + 1);
+
+	return *w == restorer && (uintptr_t)(u + 1) <= hi && (u->uc_mcontext.gregs[REG_CSGSFS] & 0xffff) == 0x33 &&
+	       (uintptr_t)u->uc_mcontext.gregs[REG_RSP] > (uintptr_t)w && (uintptr_t)u->uc_mcontext.gregs[REG_RSP] < hi;
+}
+
 static bool handler_above(uintptr_t sp, uintptr_t hi)
 {
-	if (hi - sp > SCAN_BYTES)
-		hi = sp + SCAN_BYTES;
-	for (; restorer && sp < hi; sp += 8)
-		if (*(const uintptr_t *)sp == restorer)
+	uintptr_t end = hi - sp > SCAN_BYTES ? sp + SCAN_BYTES : hi;
+
+	for (; restorer && sp < end; sp += 8)
+		if (is_signal_frame((const uint64_t *)sp, hi))
 			return true;
 	return false;
 }
@@ -605,9 +617,9 @@ static bool bounds_find(uintptr_t sp)
 	if (mine.tries++ >= BOUNDS_TRIES || !mapping_of(sp, &lo, &hi))
 		return false;
 	if (own > sp && own <= hi)
-		mine = (struct bounds){ lo, own & ~7ul, mine.tries, true };
+		mine = (struct bounds){ lo, own & ~7ul, mine.walking, mine.tries };
 	else if (end > sp && end < hi)
-		mine = (struct bounds){ hi - MAIN_STACK_BYTES, hi, mine.tries, true };
+		mine = (struct bounds){ hi - MAIN_STACK_BYTES, hi, mine.walking, mine.tries };
 	else
 		return false;
 	return true;
@@ -679,17 +691,20 @@ __attribute__((noinline)) static uint64_t stack_here(const struct stack_call *ca
 	struct walk w = { .call = call, .miss = STACK_MISSES };
 	uint64_t id = 0;
 
-	if (mine.walking)
-		return 0;
-	mine.walking = true;
 	__asm__ volatile("leaq 0f(%%rip), %0\n0:\tmovq %%rsp, %1\n\tmovq %%rbp, %2" : "=r"(w.ip), "=r"(w.sp), "=r"(w.bp));
-	w.miss = place_is_bad(w.sp, call->may_call);
-	w.hi = mine.hi;
-	if (w.miss == STACK_MISSES)
+	/* A handler that interrupted a walk is below it; one that jumped out of a walk left the mark. */
+	if (mine.walking && w.sp < mine.walking)
+		w.miss = STACK_IN_HANDLER;
+	else
+		w.miss = place_is_bad(w.sp, call->may_call);
+	if (w.miss == STACK_MISSES) {
+		w.hi = mine.hi;
+		mine.walking = w.sp;
 		id = walked(call, &w);
+		mine.walking = 0;
+	}
 	if (w.miss != STACK_MISSES)
 		__atomic_fetch_add(&call->missed[w.miss], 1, __ATOMIC_RELAXED);
-	mine.walking = false;
 	return id;
 }
 
@@ -715,8 +730,10 @@ static bool libunwind_open(void)
 	void *lib = dlopen("libunwind-x86_64.so.8", RTLD_NOW | RTLD_LOCAL);
 	unw_addr_space_t (*create)(unw_accessors_t *, int);
 
-	if (lib == NULL)
+	if (lib == NULL) {
+		dlerror(); /* the target's first dlerror() must not be ours */
 		return false;
+	}
 	*(void **)&create = dlsym(lib, "_Ux86_64_create_addr_space");
 	*(void **)&u_init = dlsym(lib, "_Ux86_64_init_remote");
 	*(void **)&u_step = dlsym(lib, "_Ux86_64_step");

@@ -195,6 +195,41 @@ def test_libunwind_stays_out_of_the_targets_names():
     assert p.stdout.split() == [b"True", b"False", b"False"], p.stdout
 
 
+def test_the_object_may_come_later_and_stay_local():
+    """As a host that opens it just before main does."""
+    if not os.path.exists(OBJECT):
+        skip("built without libunwind")
+    need("python3")
+    preload = os.path.join(BUILD, ".libs", "libsnaptrail-preload.so")
+    code = "import ctypes\nopen('/etc/passwd').close()\nctypes.CDLL('%s')\nopen('/etc/hostname').close()" % OBJECT
+    p = record("env", "LD_PRELOAD=" + preload, "python3", "-c", code, options=("--profile", "forensic"))
+    assert p.returncode == 0, p.stderr[-300:]
+    log = events()
+    assert names(opened(log, "passwd")[0]) == [] and len(names(opened(log, "hostname")[0])) >= 5, log
+
+
+def test_what_was_not_walked_is_counted():
+    stacks("handler")
+    metrics = json.loads(snaptrail("show", "latest", "--json", "--session", "s"))["metrics"]
+    assert metrics["stacks/inHandler"] >= 2 and metrics["stacks/noRoom"] == 0, metrics
+
+
+def test_a_walk_that_a_handler_jumps_out_of_is_not_the_last():
+    _, log = stacks("jumped")
+    assert names(opened(log, "afterwards")[0])[:4] == ["c", "b", "a", "jumped"]
+
+
+def test_the_object_needs_libc_only_and_exports_nothing():
+    if not os.path.exists(OBJECT):
+        skip("built without libunwind")
+    need("nm", "readelf")
+    out = subprocess.run(["readelf", "-d", OBJECT], stdout=subprocess.PIPE, text=True).stdout
+    needed = re.findall(r"\(NEEDED\).*\[(.*)\]", out)
+    assert needed and set(needed) <= {"libc.so.6", "ld-linux-x86-64.so.2"}, needed
+    defined = subprocess.run(["nm", "-D", "--defined-only", OBJECT], stdout=subprocess.PIPE, text=True).stdout
+    assert defined.strip() == "", defined
+
+
 def test_python_runs_as_before_and_its_stacks_are_plausible():
     need("python3")
     code = "import json,os,threading\n" \

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +80,32 @@ STEP void storm(int sig)
 	(void)sig;
 	storms++;
 	close(open("storm", O_CREAT | O_RDONLY, 0600));
+}
+
+static sigjmp_buf out;
+
+STEP void jump(int sig)
+{
+	(void)sig;
+	siglongjmp(out, 1);
+}
+
+/* Leaves whatever it was doing, hooks and walks included, a hundred times. */
+STEP void jumped(void)
+{
+	struct itimerval soon = { { 0, 0 }, { 0, 300 } }, never = { { 0, 0 }, { 0, 0 } };
+
+	signal(SIGALRM, jump);
+	for (volatile int i = 0; i < 100; i++) {
+		if (sigsetjmp(out, 1))
+			continue;
+		setitimer(ITIMER_REAL, &soon, NULL);
+		for (;;)
+			close(open("jumped", O_CREAT | O_RDONLY, 0600));
+	}
+	setitimer(ITIMER_REAL, &never, NULL);
+	usleep(300000); /* reports that were left unfinished hold up their lane for a moment */
+	a("afterwards");
 }
 
 static void interrupted(void)
@@ -171,6 +198,8 @@ int main(int argc, char **argv)
 		on_alternate(SA_ONSTACK);
 	else if (strcmp(where, "interrupted") == 0)
 		interrupted();
+	else if (strcmp(where, "jumped") == 0)
+		jumped();
 	else if (strcmp(where, "small") == 0)
 		thread(PTHREAD_STACK_MIN, in_thread, "small");
 	else if (strcmp(where, "full") == 0)
