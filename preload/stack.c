@@ -14,7 +14,9 @@
  * unwind information cannot make it fault.
  *
  * Rules are learnt on a stack of our own, with signals blocked, by one thread at
- * a time; who finds it busy goes without.  Modules are found by the lock-free
+ * a time; who finds it busy goes without.  (A child forked at that very moment by
+ * another thread inherits the closed gate: it names stacks along frames that were
+ * known and counts the others.)  Modules are found by the lock-free
  * _dl_find_object(), so nothing here takes the loader's lock or minds who has it.
  *
  * libunwind is opened RTLD_LOCAL: linked, it would come to the global scope and
@@ -433,7 +435,6 @@ static struct rule learn(uint64_t ip, const struct dl_find_object *f)
 	struct question q = { .ip = ip - 1, .found = *f };
 	union rule_word w = { .rule = { .kind = RULE_NONE } };
 	uint32_t slot = slot_of(ip), module = module_of(f);
-	uint64_t all = ~0ull, old = 0;
 
 	for (uint32_t i = 0; module; i++, slot = (slot + 1) % RULES) {
 		if (i == PROBES)
@@ -443,9 +444,7 @@ static struct rule learn(uint64_t ip, const struct dl_find_object *f)
 	}
 	if (module == 0)
 		return w.rule;
-	sys4(SYS_rt_sigprocmask, SIG_BLOCK, (long)&all, (long)&old, sizeof all);
 	ask_on_own_stack(&q, &w.rule);
-	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&old, 0, sizeof old);
 	w.rule.module = module;
 	w.rule.passing = modules[module].passing;
 	w.rule.own = f->dlfo_map_start == visitor_map || f->dlfo_map_start == own_map;
@@ -464,17 +463,24 @@ struct walk {
 static struct rule rule_learnt(struct walk *w)
 {
 	struct rule r = { .kind = RULE_NONE };
+	uint64_t all = ~0ull, old = 0;
 	struct dl_find_object f;
 
 	if (_dl_find_object((void *)(w->ip - 1), &f) < 0)
 		return r; /* code of no file: the walk ends there */
 	if (handler_above(w->sp, w->hi)) {
 		w->miss = STACK_IN_HANDLER;
-	} else if (!w->call->may_call || __atomic_exchange_n(&gate, 1, __ATOMIC_ACQUIRE)) {
+	} else if (!w->call->may_call) {
 		w->miss = STACK_UNREADY;
-	} else {
-		r = learn(w->ip, &f);
-		__atomic_store_n(&gate, 0, __ATOMIC_RELEASE);
+	} else { /* blocked first: a handler that jumps away would leave the gate closed for good */
+		sys4(SYS_rt_sigprocmask, SIG_BLOCK, (long)&all, (long)&old, sizeof all);
+		if (__atomic_exchange_n(&gate, 1, __ATOMIC_ACQUIRE)) {
+			w->miss = STACK_UNREADY;
+		} else {
+			r = learn(w->ip, &f);
+			__atomic_store_n(&gate, 0, __ATOMIC_RELEASE);
+		}
+		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&old, 0, sizeof old);
 	}
 	return r;
 }

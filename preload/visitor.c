@@ -474,14 +474,13 @@ static stack_function stack_walk; /* of the third object, when it is there */
 
 static bool stack_emit(const struct change *c) { return report_plain(*c); }
 
-__attribute__((noinline)) void report_stacked(struct change *c)
+__attribute__((cold, noinline)) uint64_t stack_here(uint64_t stamp)
 {
-	const struct stack_call call = { .depth = visitor.board->stack_depth, .stamp = c->stamp,
+	const struct stack_call call = { .depth = visitor.board->stack_depth, .stamp = stamp,
 					 .may_call = !visitor.no_syscalls, .emit = stack_emit,
 					 .missed = visitor.board->stacks_missed };
 
-	c->stack = stack_walk(&call);
-	report_plain(*c);
+	return stack_walk(&call);
 }
 
 EXPORT void snaptrail_visitor_stacks(stack_function walk)

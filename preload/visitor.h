@@ -171,8 +171,8 @@ static inline __attribute__((always_inline)) uint32_t group_of_kind(uint32_t kin
 	return kind >= SOCKET_BOUND && kind <= SOCKET_SHUT ? GROUP_COMMUNICATION : 0;
 }
 
-/* As report(), with the call stack that led here. */
-void report_stacked(struct change *c);
+/* The id of the call stack that led here, for a Change with this stamp; 0 none. */
+uint64_t stack_here(uint64_t stamp);
 
 /* False: lost and counted. */
 static inline __attribute__((always_inline)) bool report_plain(struct change c)
@@ -198,9 +198,8 @@ static inline __attribute__((always_inline)) bool report_plain(struct change c)
 static inline __attribute__((always_inline)) void report(struct change c)
 {
 	if (unlikely(visitor.stack_groups & group_of_kind(c.kind))) {
-		struct change other = c; /* c itself stays in registers */
-
-		report_stacked(&other);
+		c.stack = stack_here(c.stamp);
+		report_plain(c); /* the encoder again: so that the other one knows of no stack */
 		return;
 	}
 	report_plain(c);

@@ -141,7 +141,12 @@ def test_the_smallest_stack_suffices():
 
 
 def test_a_stack_that_is_nearly_full_is_not_walked():
-    assert names_of("full")[0] == []
+    assert names_of("full", "full", "4096")[0] == []
+
+
+def test_a_walk_fits_into_the_room_that_it_asks_for():
+    _, log = stacks("full", "7168", env=dict(os.environ, SNAPTRAIL_CAPTURE_STACK_DEPTH="64"))
+    assert names(opened(log, "full")[0])[:4] == ["c", "b", "a", "nearly_full"], names(opened(log, "full")[0])
 
 
 def test_the_depth_is_the_profiles():
@@ -217,6 +222,8 @@ def test_what_was_not_walked_is_counted():
 def test_a_walk_that_a_handler_jumps_out_of_is_not_the_last():
     _, log = stacks("jumped")
     assert names(opened(log, "afterwards")[0])[:4] == ["c", "b", "a", "jumped"]
+    metrics = json.loads(snaptrail("show", "latest", "--json", "--session", "s"))["metrics"]
+    assert metrics["stacks/unready"] == 0, metrics
 
 
 def test_the_object_needs_libc_only_and_exports_nothing():
