@@ -37,7 +37,8 @@ static void *engine_run;
 static int (*the_main)(int, char **, char **);
 static void (*the_fini)(void);
 static char **the_argv;
-static bool main_ended;
+static bool main_begun, main_ended;
+static bool main_hosts;             /* main is to begin with an engine beside it */
 static uint32_t ending[64];         /* threads on their last steps, once main has ended */
 
 static bool hosting(void)
@@ -124,22 +125,33 @@ static void thread_join(void)
 		sys0(SYS_sched_yield);
 }
 
-/* The module beside this one. */
-static void *engine_open(void)
+/* A module beside this one. */
+static void *module_open(const char *name)
 {
 	char path[1024];
 	const char *slash;
 	Dl_info here;
 	size_t n;
 
-	if (!dladdr((void *)engine_open, &here) || (slash = __builtin_strrchr(here.dli_fname, '/')) == NULL)
+	if (!dladdr((void *)module_open, &here) || (slash = __builtin_strrchr(here.dli_fname, '/')) == NULL)
 		return NULL;
 	n = (size_t)(slash + 1 - here.dli_fname);
-	if (n + sizeof "libsnaptrail-engine.so" > sizeof path)
+	if (n + __builtin_strlen(name) >= sizeof path)
 		return NULL;
 	__builtin_memcpy(path, here.dli_fname, n);
-	__builtin_memcpy(path + n, "libsnaptrail-engine.so", sizeof "libsnaptrail-engine.so");
+	__builtin_strcpy(path + n, name);
 	return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
+/* Before the engine's thread begins: it takes the right to open files away for
+ * a moment. */
+static void stacks_open(void)
+{
+	static bool once;
+
+	if (!once)
+		module_open("libsnaptrail-preload-stack.so");
+	once = true;
 }
 
 static void complain(const char *what)
@@ -156,7 +168,7 @@ static void complain(const char *what)
 /* The engine runs, or another process's does; false when there is none. */
 static bool host_start(char **argv)
 {
-	void *engine = engine_open(), *plan = engine ? dlsym(engine, HOST_PLAN_NAME) : NULL;
+	void *engine = module_open("libsnaptrail-engine.so"), *plan = engine ? dlsym(engine, HOST_PLAN_NAME) : NULL;
 	uint32_t state;
 
 	engine_run = engine ? dlsym(engine, HOST_RUN_NAME) : NULL;
@@ -165,7 +177,13 @@ static bool host_start(char **argv)
 		complain("libsnaptrail-engine.so is not beside libsnaptrail-preload.so");
 		return false;
 	}
-	if (((host_plan_fn)plan)(&host, argv) < 0 || thread_start() != 0) {
+	if (((host_plan_fn)plan)(&host, argv) < 0) {
+		complain(host.error);
+		return false;
+	}
+	if (host.stacks && !main_begun)
+		stacks_open();
+	if (thread_start() != 0) {
 		complain(host.error);
 		return false;
 	}
@@ -225,7 +243,11 @@ static int hosted_main(int argc, char **argv, char **env)
 	bool joined = visitor.board != NULL;
 
 	(void)env;
-	host_start(argv);
+	if (main_hosts)
+		host_start(argv);
+	else
+		stacks_open();
+	main_begun = true;
 	errno = 0; /* as main finds it */
 	if (!joined && (host.state == HOST_RUNNING || host.state == HOST_JOINED) &&
 	    visitor_join(host.board, argc, argv, environ))
@@ -274,10 +296,17 @@ static bool wants_host(char **env)
 	return true;
 }
 
+/* A child in a session without a supervisor, whose preload list is the user's. */
+static bool wants_stacks(void)
+{
+	return visitor.board && visitor.board->plain && visitor.board->stack_groups;
+}
+
 EXPORT int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv, void (*init)(void),
 			     void (*fini)(void), void (*rtld_fini)(void), void *stack_end)
 {
-	if (!wants_host(argv + argc + 1))
+	main_hosts = wants_host(argv + argc + 1);
+	if (!main_hosts && !wants_stacks())
 		return REAL(__libc_start_main)(main, argc, argv, init, fini, rtld_fini, stack_end);
 	the_main = main;
 	the_fini = rtld_fini;

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "stack.h"
 #include "sys.h"
 
 #ifndef MADV_WIPEONFORK
@@ -499,6 +500,28 @@ void gauge_begin(int fd)
 		*g = (struct gauge){ 0 };
 }
 
+/* ---- call stacks ---- */
+
+static stack_function stack_walk; /* of the third object, when it is there */
+
+static bool stack_emit(const struct change *c) { return report_plain(*c); }
+
+__attribute__((cold, noinline)) uint64_t stack_here(uint64_t stamp)
+{
+	const struct stack_call call = { .depth = visitor.board->stack_depth, .stamp = stamp,
+					 .may_call = !visitor.no_syscalls, .emit = stack_emit,
+					 .missed = visitor.board->stacks_missed };
+
+	return stack_walk(&call);
+}
+
+EXPORT void snaptrail_visitor_stacks(stack_function walk)
+{
+	stack_walk = walk;
+	if (visitor.groups)
+		__atomic_store_n(&visitor.stack_groups, walk ? visitor.board->stack_groups : 0, __ATOMIC_RELEASE);
+}
+
 /* ---- start ---- */
 
 const char *env_value(char **env, const char *name)
@@ -590,6 +613,7 @@ bool visitor_join(const char *path, int argc, char **argv, char **env)
 	if (!process_begin())
 		return false;
 	report_began(argc, argv, env);
+	visitor.stack_groups = stack_walk ? b->stack_groups : 0;
 	__atomic_store_n(&visitor.groups, b->groups | GROUP_EXPLICIT, __ATOMIC_RELEASE);
 	return true;
 }

@@ -57,6 +57,7 @@ struct visitor {
 	struct board *board;       /* NULL: not recording */
 	const uint32_t *generation; /* on a page that fork wipes to 0 */
 	uint32_t groups;           /* to be reported, 0 when not ready */
+	uint32_t stack_groups;     /* of them with a call stack; 0 without the object that walks */
 	bool use_tsc;
 	bool threads_seen;         /* counters need locked adds */
 	bool no_syscalls;          /* a strict seccomp filter is on: no ring, no doorbell */
@@ -154,8 +155,28 @@ static inline __attribute__((always_inline)) void lane_commit(uint8_t *p, uint64
 	__atomic_store_n((uint64_t *)(p - 8), record_header(pos, n, RECORD_FINISHED), __ATOMIC_RELEASE);
 }
 
-/* Reports one Change, stamped now unless it has a stamp.  reporting() first. */
-static inline __attribute__((always_inline)) void report(struct change c)
+/* Which group's switch for call stacks a kind obeys.  Kinds are constants where
+ * they are reported, so nothing of this is left in the code. */
+static inline __attribute__((always_inline)) uint32_t group_of_kind(uint32_t kind)
+{
+	if (kind >= PROCESS_FORKED && kind <= EXEC_FAILED)
+		return GROUP_PROCESS;
+	if (kind >= THREAD_BEGAN && kind <= THREAD_DETACHED)
+		return GROUP_THREAD;
+	if (kind == NOTIFY || kind == LOG)
+		return GROUP_STATUS;
+	if (kind >= ENV_SET && kind <= CWD)
+		return GROUP_MEMORY;
+	if (kind >= FD_OPENED && kind <= UNLINKED)
+		return GROUP_RESOURCE;
+	return kind >= SOCKET_BOUND && kind <= SOCKET_SHUT ? GROUP_COMMUNICATION : 0;
+}
+
+/* The id of the call stack that led here, for a Change with this stamp; 0 none. */
+uint64_t stack_here(uint64_t stamp);
+
+/* False: lost and counted. */
+static inline __attribute__((always_inline)) bool report_plain(struct change c)
 {
 	uint32_t inner = change_size(&c);
 	uint32_t n = 1 + varint_size(inner) + inner;
@@ -163,7 +184,7 @@ static inline __attribute__((always_inline)) void report(struct change c)
 	uint8_t *p = lane_reserve(n, &pos), *q;
 
 	if (unlikely(p == NULL))
-		return;
+		return false;
 	if (c.stamp == 0)
 		c.stamp = stamp_now();
 	q = p;
@@ -171,6 +192,18 @@ static inline __attribute__((always_inline)) void report(struct change c)
 	q = varint_put(q, inner);
 	change_put(q, &c);
 	lane_commit(p, pos, n);
+	return true;
+}
+
+/* Reports one Change, stamped now unless it has a stamp.  reporting() first. */
+static inline __attribute__((always_inline)) void report(struct change c)
+{
+	if (unlikely(visitor.stack_groups & group_of_kind(c.kind))) {
+		c.stack = stack_here(c.stamp);
+		report_plain(c); /* the encoder again: so that the other one knows of no stack */
+		return;
+	}
+	report_plain(c);
 }
 
 #define REPORT(...) report((struct change){ __VA_ARGS__ })

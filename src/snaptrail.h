@@ -220,6 +220,18 @@ int64_t snaptrail_diff(const struct snaptrail_state *a, const struct snaptrail_s
 
 /* ---- history ---- */
 
+/* A frame of a call stack: where a call returns to. */
+struct snaptrail_frame {
+	uint64_t address;
+	const char *module;             /* path of the file that it lies in; NULL: none, as generated code */
+	uint64_t offset;                /* the file's own address */
+	const char *symbol;             /* NULL: not known */
+	uint64_t symbol_offset;
+	const char *file;               /* NULL: not known */
+	int line;
+	const char *why;                /* why there are no names, where that can be said; else NULL */
+};
+
 struct snaptrail_event {
 	uint64_t time_ns, seq;          /* seq: the Change's number in the session, as in #SEQ */
 	const char *session;
@@ -232,11 +244,15 @@ struct snaptrail_event {
 	const char *source;
 	const char *kind;               /* the Change's kind, e.g. "fd_opened" */
 	uint64_t coalesced;             /* changes it stands for beside itself */
+	const struct snaptrail_frame *stack; /* innermost first; NULL: none was kept or none asked for */
+	size_t stack_count;
+	bool stack_cut;                 /* there were more frames than the recording's depth */
 };
 struct snaptrail_log_query {
 	const char *session;
 	const char *path;               /* GLOB or NULL */
 	uint64_t since_ns, until_ns;    /* since <= time < until; 0: open */
+	bool stacks;                    /* with call stacks */
 };
 /* Every change of value in order of time. */
 int64_t snaptrail_log(struct snaptrail *st, const struct snaptrail_log_query *q,

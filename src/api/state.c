@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "engine/replay.h"
+#include "engine/symbols.h"
 
 /* ---- values ---- */
 
@@ -274,6 +275,11 @@ struct logging {
 	const char *session;
 	uint64_t time_ns, seq, coalesced;
 	const char *kind, *source;
+	uint64_t stack;              /* of the Change at work */
+	const struct replay_result *result;
+	struct symbols *symbols;     /* NULL: no stacks are asked for */
+	struct snaptrail_frame frames[MODEL_STACK_FRAMES];
+	struct buf paths;            /* of their modules */
 	int64_t count;
 	int stop;
 };
@@ -287,6 +293,32 @@ static void on_tick(void *arg, uint64_t time_ns, uint64_t seq, const struct chan
 	l->coalesced = c->coalesced;
 	l->kind = change_kind_name(c->kind);
 	l->source = change_source_name(c->source);
+	l->stack = c->stack;
+}
+
+/* Names for the frames of the stack of the Change at work. */
+static void add_stack(struct logging *l, struct snaptrail_event *ev)
+{
+	struct model_frame f[MODEL_STACK_FRAMES];
+	size_t n = model_stack(l->result->model, l->stack, f, MODEL_STACK_FRAMES, &ev->stack_cut), at = 0;
+
+	buf_reset(&l->paths);
+	for (size_t i = 0; i < n; i++) {
+		buf_put(&l->paths, f[i].path.p, f[i].path.n);
+		buf_byte(&l->paths, 0);
+	}
+	for (size_t i = 0; i < n; at += f[i++].path.n + 1) {
+		struct symbol s;
+
+		symbols_find(l->symbols, &f[i], &s);
+		l->frames[i] = (struct snaptrail_frame){
+			.address = f[i].address, .module = f[i].path.n ? (const char *)l->paths.data + at : NULL,
+			.offset = f[i].address - f[i].bias, .symbol = s.name, .symbol_offset = s.offset,
+			.file = s.file, .line = s.line, .why = s.why,
+		};
+	}
+	ev->stack = n ? l->frames : NULL;
+	ev->stack_count = n;
 }
 
 static void on_change(void *arg, const struct entity *e, const char *field, const struct value *before, const struct value *after)
@@ -310,6 +342,8 @@ static void on_change(void *arg, const struct entity *e, const char *field, cons
 		if (strncmp(wanted, field, n) || (wanted[n] && wanted[n] != '.'))
 			return;
 	}
+	if (l->symbols && l->stack)
+		add_stack(l, &ev);
 	l->count++;
 	l->stop = l->each(l->arg, &ev);
 }
@@ -329,7 +363,11 @@ int64_t snaptrail_log(struct snaptrail *st, const struct snaptrail_log_query *q,
 	rq.until_ns = q->until_ns ? q->until_ns - 1 : UINT64_MAX;
 	rq.store_folder = s.ended_ns ? NULL : store_path(st->store);
 	l.session = s.name;
+	l.result = &result;
+	l.symbols = q->stacks ? symbols_new() : NULL;
 	e = replay(st->store, &rq, &result);
+	symbols_free(l.symbols);
+	buf_done(&l.paths);
 	if (e < 0)
 		return e;
 	model_free(result.model);

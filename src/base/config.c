@@ -358,8 +358,49 @@ int config_at(const struct config *c, size_t i, const char **ret_key, const char
 	return 0;
 }
 
+/* In the order of enum hook_group's bits. */
+static const char *const group_words[] = { "process", "thread", "status", "memory", "resource", "communication", NULL };
+#define ALL_GROUPS 63u
+
+static int stack_groups(char *const *words, unsigned *ret)
+{
+	bool b;
+
+	*ret = 0;
+	if (words[0] && !words[1] && parse_bool(words[0], &b) == 0) {
+		*ret = b ? ALL_GROUPS : 0;
+		return 0;
+	}
+	for (; *words; words++) {
+		const char *near = config_did_you_mean(*words, group_words);
+		int i = 0;
+
+		while (group_words[i] && strcasecmp(group_words[i], *words))
+			i++;
+		if (group_words[i] == NULL)
+			return near ? fail(-EINVAL, "capture.stacks: '%s' is no group (did you mean '%s'?)", *words, near) :
+				      fail(-EINVAL, "capture.stacks: '%s' is neither yes, no, nor a group of [hooks]", *words);
+		*ret |= 1u << i;
+	}
+	return 0;
+}
+
+unsigned config_stack_groups(const struct config *c)
+{
+	unsigned groups;
+
+	return stack_groups(c->capture_stacks, &groups) < 0 ? 0 : groups;
+}
+
 int config_validate(const struct config *c)
 {
+	unsigned groups;
+
+	if (stack_groups(c->capture_stacks, &groups) < 0)
+		return -EINVAL;
+	if (c->stack_depth < 1 || c->stack_depth > CONFIG_STACK_DEPTH_MAX)
+		return fail(-EINVAL, "capture.stack_depth is %llu: 1 to %d frames", (unsigned long long)c->stack_depth,
+			    CONFIG_STACK_DEPTH_MAX);
 	if (c->lane_bytes < 4096 || (c->lane_bytes & (c->lane_bytes - 1)))
 		return fail(-EINVAL, "ring.lane is %s: a power of two from 4K on", c->text[option_find("ring", "lane", &(bool){ 0 })]);
 	if (c->lane_max_bytes < c->lane_bytes || (c->lane_max_bytes & (c->lane_max_bytes - 1)))
@@ -391,6 +432,7 @@ void config_free(struct config *c)
 	}
 	free_list(c->keep_tags);
 	free_list(c->patterns);
+	free_list(c->capture_stacks);
 	free(c->path);
 	free(c->profile);
 	free(c);

@@ -19,6 +19,7 @@ enum config_verify { CONFIG_VERIFY_READ, CONFIG_VERIFY_NEVER };
 enum config_on_full { CONFIG_ON_FULL_DROP };
 
 #define CONFIG_KEYS_MAX 48
+#define CONFIG_STACK_DEPTH_MAX 64
 
 struct config {
 	/* [snapshot] */
@@ -50,7 +51,9 @@ struct config {
 	bool hooks_process, hooks_thread, hooks_status, hooks_memory, hooks_resource, hooks_communication;
 	bool hooks_heap;
 	/* [capture] */
-	bool capture_stacks, capture_io_records;
+	char **capture_stacks;       /* NULL-terminated, never NULL: see config_stack_groups() */
+	uint64_t stack_depth;        /* frames, 1 to CONFIG_STACK_DEPTH_MAX */
+	bool capture_io_records;
 	uint64_t max_rate;           /* changes a second and key; 0: unlimited */
 	/* [privacy] */
 	bool redact;
@@ -82,6 +85,9 @@ int config_at(const struct config *c, size_t i, const char **ret_key, const char
               const char **ret_origin, const char **ret_doc);
 /* Reads one file over `c`. */
 int config_read_file(struct config *c, const char *path);
+/* The groups of [hooks] whose reports carry a call stack, bit i for the i-th of
+ * process, thread, status, memory, resource, communication. */
+unsigned config_stack_groups(const struct config *c);
 /* Values that do not go together, e.g. a lane larger than lane_max. */
 int config_validate(const struct config *c);
 /* Checks one file alone, over the built-in defaults. */

@@ -87,6 +87,7 @@ static int planned(struct host *h, struct plan *plan)
 		r = config_load(NULL, NULL, &plan->config);
 	if (r == 0)
 		r = prepare_name(&plan->p, plan->config, name, plan->argv[0]);
+	h->stacks = r == 0 && config_stack_groups(plan->config);
 	if (r < 0) {
 		snprintf(h->error, sizeof h->error, "%s", err_detail());
 		note_failure(&plan->p, h->error);

@@ -385,6 +385,24 @@ static uint64_t look_around(struct recorder *r)
 	return stamp;
 }
 
+/* Why Changes that should have a call stack have none. */
+static void report_missed_stacks(struct recorder *r, uint64_t stamp)
+{
+	static const char *const names[STACK_MISSES] = {
+		[STACK_IN_HANDLER] = "stacks/inHandler", [STACK_ELSEWHERE] = "stacks/onOtherStack",
+		[STACK_NO_ROOM] = "stacks/noRoom", [STACK_UNREADY] = "stacks/unready",
+	};
+	const struct board *b = r->c.board;
+
+	for (size_t i = 0; b->stack_groups && i < STACK_MISSES; i++) {
+		struct change c = { .kind = METRIC, .source = SOURCE_SUPERVISOR, .stamp = stamp,
+				    .name = BYTES(names[i], strlen(names[i])),
+				    .real = (double)__atomic_load_n(&b->stacks_missed[i], __ATOMIC_RELAXED) };
+
+		collect_report(&r->c, &c);
+	}
+}
+
 static void own_metrics(struct recorder *r, uint64_t stamp)
 {
 	struct timespec cpu;
@@ -403,6 +421,7 @@ static void own_metrics(struct recorder *r, uint64_t stamp)
 		c.real = i == 3 ? (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9 : metrics[i].value;
 		collect_report(&r->c, &c);
 	}
+	report_missed_stacks(r, stamp);
 }
 
 /* What a snapshot is to be; tags and description are taken over by cut(). */

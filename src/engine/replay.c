@@ -187,6 +187,19 @@ static void play_fact(struct player *p, const struct fact *f)
 		p->ret->seq = f->seq;
 }
 
+/* What call stacks are holds at any time: a Change of one thread may name one
+ * that another thread explains a moment later. */
+static void learn_stacks(struct player *p, const struct batch *b)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		const struct fact *f = &b->facts[i];
+		struct origin o = { .pid = f->pid, .tid = f->tid, .order = f->order };
+
+		if (f->n > 11 && f->p[9] == 2 << 3 && (f->p[10] == STACK || f->p[10] == MODULE))
+			model_apply(p->ret->model, &o, f->time_ns, f->p, f->n);
+	}
+}
+
 /* Plays the facts of (after_ns, upto_ns].  A snapshot holds all facts up to its
  * instant that those before it do not, and some beyond it, from threads that
  * were drained early: these wait until the next one brings the others. */
@@ -194,6 +207,7 @@ static void play(struct player *p, struct batch *b, uint64_t after_ns, uint64_t 
 {
 	size_t kept = 0, waiting = p->held.n;
 
+	learn_stacks(p, b);
 	for (size_t i = 0; i < b->n; i++) {
 		struct fact f = b->facts[i];
 

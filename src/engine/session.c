@@ -210,6 +210,8 @@ static int board_create(struct session *s, const struct config *c, const struct 
 	b->lane_max_bytes = (uint32_t)c->lane_max_bytes;
 	b->redact = c->redact;
 	b->max_rate = c->max_rate;
+	b->stack_groups = config_stack_groups(c) & groups_of(c);
+	b->stack_depth = (uint32_t)c->stack_depth;
 	b->slots = BOARD_SLOTS;
 	b->pid_ns = namespace_here();
 	b->size_bytes = BOARD_BYTES;

@@ -250,6 +250,7 @@ bool model_apply(struct model *m, const struct origin *o, uint64_t time_ns, cons
 		apply_process(&at, &c, raw, n);
 		break;
 	case METRIC: on_metric(&at, &c); return true;
+	case STACK: case MODULE: stacks_take(m, &c); return true;
 	default:
 		/* Of another process when it says so, as the recorder's own do. */
 		at.pid = c.pid ? c.pid : o->pid;

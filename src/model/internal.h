@@ -14,6 +14,13 @@ struct environment {
 	struct value list; /* of strings NAME=value */
 };
 
+/* Call stacks or modules: encoded messages by id, in the order of their coming. */
+struct said_pool {
+	struct said **slots;        /* a hash */
+	struct said **order;
+	size_t nslots, count, cap, bytes;
+};
+
 struct model {
 	struct entity **buckets;
 	size_t nbuckets, nentities; /* tombstones included */
@@ -29,6 +36,7 @@ struct model {
 	size_t ended_head, ended_count, ended_cap;
 	uint64_t ended_last;        /* given to the last one */
 	char swarm[48];             /* the key of the session's swarm, "" before the first process */
+	struct said_pool stacks, modules;
 	uint64_t processes_seen, threads_seen;
 	uint32_t alive;
 	int64_t active_agents, running_tasks;
@@ -88,6 +96,13 @@ uint32_t key_pid(const char *key, bool *ret_whole);
 
 struct process *process_get(struct model *m, uint32_t pid, bool create);
 struct environment *environment_get(struct model *m, uint64_t hash, bool create);
+
+/* Call stacks: the Changes STACK and MODULE, and fields of SystemState. */
+enum { STATE_MODULES = 13, STATE_STACKS = 14 };
+void stacks_take(struct model *m, const struct change *c);
+void stacks_save(const struct model *m, struct buf *out);
+bool stacks_load(struct model *m, uint32_t field, struct bytes message);
+void said_done(struct said_pool *p);
 
 /* The known fields of a table's entities. */
 enum field_kind { FIELD_TEXT, FIELD_INT, FIELD_REAL, FIELD_OBJECT };

@@ -55,6 +55,8 @@ void model_free(struct model *m)
 		value_done(&v->list);
 		free(v);
 	}
+	said_done(&m->stacks);
+	said_done(&m->modules);
 	free(m->buckets);
 	free(m->graves);
 	free(m->ended);
@@ -89,7 +91,7 @@ int model_exit_status(struct model *m, uint32_t pid)
 uint32_t model_processes_alive(const struct model *m) { return m->alive; }
 uint64_t model_processes_seen(const struct model *m) { return m->processes_seen; }
 uint64_t model_threads_seen(const struct model *m) { return m->threads_seen; }
-size_t model_size(const struct model *m) { return m->bytes + m->nentities * 48; }
+size_t model_size(const struct model *m) { return m->bytes + m->nentities * 48 + m->stacks.bytes + m->modules.bytes; }
 
 /* ---- the hash ---- */
 

@@ -62,6 +62,18 @@ void model_observe(struct model *m, model_observer fn, void *arg);
 void model_save(struct model *m, uint64_t time_ns, struct buf *out);
 bool model_load(struct model *m, const uint8_t *p, size_t n);
 
+/* One frame of a call stack: its return address, and the file it lies in (path
+ * "" when there is none).  An address minus the bias is the file's own. */
+struct model_frame {
+	uint64_t address, module;
+	struct bytes path, build_id;
+	uint64_t start, length, bias;
+};
+#define MODEL_STACK_FRAMES 64
+/* The frames of a stack, innermost first; 0 when it is not known.  They point
+ * into the model.  *ret_cut: there were more than the recording's depth. */
+size_t model_stack(const struct model *m, uint64_t id, struct model_frame *ret, size_t cap, bool *ret_cut);
+
 /* Makes entries of what stands for them; before looking at the memory table. */
 void model_unfold(struct model *m);
 size_t model_count(const struct model *m, enum table t);

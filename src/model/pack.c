@@ -181,6 +181,7 @@ void model_save(struct model *m, uint64_t time_ns, struct buf *out)
 		pack_stamp(e, 3, out);
 		pack_end(out, mark);
 	}
+	stacks_save(m, out);
 }
 
 /* ---- loading ---- */
@@ -455,6 +456,8 @@ bool model_load(struct model *m, const uint8_t *p, size_t n)
 			good = load_environment(m, &w.b);
 		else if (w.type == 2 && w.field == 11)
 			good = load_tombstone(m, &w.b);
+		else if (w.type == 2 && (w.field == STATE_MODULES || w.field == STATE_STACKS))
+			good = stacks_load(m, w.field, w.b);
 		if (!good) {
 			r = -1;
 			break;

@@ -60,9 +60,9 @@ int wire_next(const uint8_t *p, size_t n, size_t *pos, struct wire *w)
 }
 
 /* What wire type a field of Change has; a known field of another type is damage. */
-static const uint8_t wire_type[34] = {
+static const uint8_t wire_type[CHANGE_FIELDS] = {
 	[1] = 1, [2] = 0, [3] = 0, [4] = 2, [5] = 0, [6] = 0, [7] = 2, [8] = 0, [9] = 0, [17] = 2, [18] = 2,
-	[19] = 1, [20] = 2, [21] = 2, [24] = 2, [25] = 1, [28] = 2, [30] = 2,
+	[19] = 1, [20] = 2, [21] = 2, [24] = 2, [25] = 1, [28] = 2, [30] = 2, [34] = 1, [35] = 1,
 };
 
 bool change_read(struct change *c, const uint8_t *p, size_t n)
@@ -73,7 +73,7 @@ bool change_read(struct change *c, const uint8_t *p, size_t n)
 
 	memset(c, 0, sizeof *c);
 	while ((r = wire_next(p, n, &pos, &w)) > 0) {
-		if (w.field >= 34)
+		if (w.field >= CHANGE_FIELDS)
 			continue;
 		if (w.type != wire_type[w.field])
 			return false;
@@ -109,6 +109,7 @@ bool change_read(struct change *c, const uint8_t *p, size_t n)
 		case 32: c->partial = w.u != 0; break;
 		case 33: c->seq = w.u; break;
 		case 34: c->exe_hash = w.u; break;
+		case 35: c->stack = w.u; break;
 		default: break;
 		}
 	}
@@ -147,6 +148,7 @@ const char *change_kind_name(uint32_t kind)
 		[SOCKET_SHUT] = "socket_shut", [ENTITY_SET] = "entity_set", [ENTITY_PATCHED] = "entity_patched",
 		[ENTITY_DELETED] = "entity_deleted", [METRIC] = "metric", [MESSAGE] = "message",
 		[MARK] = "mark", [SNAPSHOT_WANTED] = "snapshot_wanted",
+		[STACK] = "stack", [MODULE] = "module",
 	};
 
 	return kind < KIND_COUNT && names[kind] ? names[kind] : "unknown";

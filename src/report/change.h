@@ -24,6 +24,7 @@ enum change_kind {
 	RENAMED, UNLINKED,
 	SOCKET_BOUND = 56, SOCKET_LISTENING, SOCKET_CONNECTED, SOCKET_ACCEPTED, SOCKET_SHUT,
 	ENTITY_SET = 72, ENTITY_PATCHED, ENTITY_DELETED, METRIC, MESSAGE, MARK, SNAPSHOT_WANTED,
+	STACK = 84, MODULE,
 	KIND_COUNT,
 };
 
@@ -56,7 +57,7 @@ struct change {
 	int64_t number;
 	uint32_t pid, tid, ppid, uid;
 	uint32_t source, error, table, fd_type, family;
-	uint64_t bytes_read, bytes_written, calls, coalesced, env_hash, exe_hash, start_ticks, seq;
+	uint64_t bytes_read, bytes_written, calls, coalesced, env_hash, exe_hash, start_ticks, seq, stack;
 	double real;
 	struct bytes cwd, exe, address, entity;
 	/* Lists, already encoded as their repeated fields (args, env, fds). */
@@ -66,6 +67,7 @@ struct change {
 /* Field numbers used by hand. */
 enum {
 	CHANGE_ARGS = 17, CHANGE_ENV = 18, CHANGE_FDS = 20,
+	CHANGE_FIELDS = 36, /* all numbers are below */
 	RUN_CHANGES = 15, /* LaneRun.changes: each record in a ring carries this tag */
 };
 #define RUN_CHANGES_TAG ((RUN_CHANGES << 3) | 2)
@@ -182,7 +184,7 @@ CHANGE_INLINE uint32_t change_size(const struct change *c)
 	n += size_bytes(24, c->entity.n) + (c->kind == METRIC ? 10 : 0) + size_uint(26, c->uid);
 	n += size_uint(27, c->start_ticks) + size_bytes(28, c->exe.n) + size_uint(29, c->fd_type);
 	n += size_bytes(30, c->address.n) + size_uint(31, c->family) + (c->partial ? 3 : 0) + size_uint(33, c->seq);
-	n += c->exe_hash ? 10 : 0;
+	n += (c->exe_hash ? 10 : 0) + (c->stack ? 10 : 0);
 	return n;
 }
 
@@ -232,7 +234,9 @@ CHANGE_INLINE uint8_t *change_put(uint8_t *p, const struct change *c)
 	p = put_uint(p, 31, c->family);
 	p = put_uint(p, 32, c->partial);
 	p = put_uint(p, 33, c->seq);
-	return c->exe_hash ? put_fixed64(p, 34, c->exe_hash) : p;
+	if (c->exe_hash)
+		p = put_fixed64(p, 34, c->exe_hash);
+	return c->stack ? put_fixed64(p, 35, c->stack) : p;
 }
 
 /* Reads one Change of n bytes; byte fields point into them.  args, env and

@@ -33,6 +33,7 @@ struct host {
 	int32_t status;          /* as exit() was given it */
 	bool has_status;
 	bool alone;              /* out: every other thread has ended; ours ends the process, with `status` */
+	bool stacks;             /* out of the plan: call stacks are wanted */
 	bool verbose;            /* in: the user wants to hear why it does not record */
 	char board[320];         /* in: a session to take over, "" a new one; out: its board */
 	char session[256];       /* out: its name */

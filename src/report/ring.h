@@ -106,6 +106,15 @@ _Static_assert(SLOT_GAUGES_OFFSET + sizeof(struct slot_gauges) <= SLOT_DATA_OFFS
 #define BOARD_KNOWN 512u
 #define BOARD_WORDS_BYTES 4096u
 
+/* Why a report of a group with stacks has none. */
+enum stack_miss {
+	STACK_IN_HANDLER, /* within a signal handler */
+	STACK_ELSEWHERE,  /* not on the thread's own stack: an alternate one, a coroutine's */
+	STACK_NO_ROOM,    /* hardly any of the thread's stack is left */
+	STACK_UNREADY,    /* another thread was learning a new frame, or no system call may be made for that */
+	STACK_MISSES,
+};
+
 struct board {
 	uint64_t magic;
 	uint32_t version;
@@ -141,6 +150,9 @@ struct board {
 	uint32_t namespaces;        /* some process of it went into another pid or user namespace */
 	uint64_t pid_ns;            /* inode of the pid namespace that the session began in */
 	uint64_t pipe_dev, socket_dev; /* where the kernel has its pipes and sockets: stx_dev, major << 32 | minor */
+	uint32_t stack_groups;      /* enum hook_group, those whose Changes carry a call stack */
+	uint32_t stack_depth;       /* frames */
+	uint64_t stacks_missed[STACK_MISSES]; /* reports without one, by enum stack_miss */
 };
 #define BOARD_KNOWN_OFFSET 4096u
 #define BOARD_WORDS_OFFSET 8192u

@@ -96,6 +96,7 @@ def report_rows(report):
         b = [float(run(recorded([report, "call", name, n])).stdout) for _ in range(3)]
         row(f"  {name}", f"+{statistics.median(b) - statistics.median(a):.0f} ns on {statistics.median(a):.0f}", "")
     say_rows(report)
+    stack_rows(report)
     latency = [report, "latency", "2000000", "2e6"]
     p, r = [], []
     for i in range(9):
@@ -113,6 +114,19 @@ def report_rows(report):
         s = json.loads(run([SNAPTRAIL, "sessions", "--json"]).stdout)[-1]
         rate = re.findall(r"at ([0-9.]+) M/s", r.stderr)
         row(what, f"{s['lost']} lost of {s['changes'] + s['coalesced']:,} at {'+'.join(rate)} M/s", goal)
+
+
+def stack_rows(report):
+    """The same call from so many frames down, with its stack and without."""
+    walk = dict(os.environ, SNAPTRAIL_CAPTURE_STACKS="yes")
+    for frames in (2, 6, 12):
+        cmd = recorded([report, "stack", str(frames), "100000"])
+        a, b = [], []
+        for i in range(9):
+            for k in ((0, 1) if i % 2 else (1, 0)):
+                (a, b)[k].append(float(run(cmd, env=(os.environ, walk)[k]).stdout))
+        added = statistics.median(b) - statistics.median(a)
+        row(f"  call stack of {frames + 5} frames, hot path", f"+{added:.0f} ns on {statistics.median(a):.0f}", "")
 
 
 def lttng_cost(tracepoint):
@@ -242,7 +256,7 @@ def memory_row():
 def main():
     print(f"{'what':58} {'measured':44} goal")
     groups = [("report", lambda: report_rows(compile_c("report", "-lsystemd"))), ("program", program_rows),
-              ("server", server_rows), ("memory", memory_row)]
+              ("stack", lambda: stack_rows(compile_c("report", "-lsystemd"))), ("server", server_rows), ("memory", memory_row)]
     for name, group in groups:
         if PATTERN in name:
             group()

@@ -74,6 +74,23 @@ static int cost(void (*run)(void), long n)
 	return 0;
 }
 
+/* So many frames of its own above the report. */
+static int frames;
+
+__attribute__((noinline, noclone)) static int deeper(int n)
+{
+	int r = 0;
+
+	if (n == 0)
+		do_notify();
+	else
+		r = deeper(n - 1);
+	__asm__ volatile("" : "+r"(r)); /* no tail call */
+	return r + 1;
+}
+
+static void do_deep(void) { deeper(frames); }
+
 static int by_number(const void *a, const void *b)
 {
 	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -141,6 +158,10 @@ int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "cost") == 0)
 		return cost(do_notify, atol(argv[2]));
+	if (argc == 4 && strcmp(argv[1], "stack") == 0) {
+		frames = atoi(argv[2]);
+		return cost(do_deep, atol(argv[3]));
+	}
 	if (argc == 4 && strcmp(argv[1], "call") == 0)
 		for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
 			if (strcmp(calls[i].name, argv[2]) == 0)
@@ -161,6 +182,6 @@ int main(int argc, char **argv)
 			pthread_join(t[i], NULL);
 		return 0;
 	}
-	fprintf(stderr, "report cost N | latency N RATE | burst RATE MS N THREADS | call NAME N\n");
+	fprintf(stderr, "report cost N | stack FRAMES N | latency N RATE | burst RATE MS N THREADS | call NAME N\n");
 	return 2;
 }

@@ -49,6 +49,7 @@ static void any_change(uint64_t *r, struct change *c)
 		.table = random_below(r, 8), .fd_type = random_below(r, FDT_COUNT), .family = (uint32_t)any_number(r),
 		.bytes_read = any_number(r), .bytes_written = any_number(r), .calls = any_number(r),
 		.coalesced = any_number(r), .env_hash = any_number(r), .start_ticks = any_number(r), .seq = any_number(r),
+		.exe_hash = any_number(r), .stack = any_number(r),
 		.cwd = any_bytes(r), .exe = any_bytes(r), .address = any_bytes(r),
 	};
 	if (c->has_fd)
@@ -84,6 +85,7 @@ static bool agree(const struct change *c, const Snaptrail__Change *g)
 	       same(&c->address, g->has_address, g->address) && NUMBER(flags) && NUMBER(pid) && NUMBER(tid) &&
 	       NUMBER(ppid) && NUMBER(uid) && NUMBER(bytes_read) && NUMBER(bytes_written) && NUMBER(calls) &&
 	       NUMBER(coalesced) && NUMBER(env_hash) && NUMBER(start_ticks) && NUMBER(seq) && NUMBER(family) &&
+	       NUMBER(exe_hash) && NUMBER(stack) &&
 	       (g->has_source ? (uint32_t)g->source == c->source : c->source == 0) &&
 	       (g->has_error ? (uint32_t)g->error == c->error : c->error == 0) &&
 	       (g->has_table ? (uint32_t)g->table == c->table : c->table == 0) &&

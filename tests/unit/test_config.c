@@ -172,6 +172,27 @@ static void later_layers_override_and_origins_tell(void)
 	unlink(file_path);
 }
 
+static void stacks_are_for_all_groups_some_or_none(void)
+{
+	static const struct { const char *value; unsigned groups; const char *error; } rows[] = {
+		{ "no", 0, NULL }, { "yes", 63, NULL }, { "resource, process", 17, NULL }, { "Status", 4, NULL }, { "", 0, NULL },
+		{ "resorce", 0, "did you mean 'resource'?" }, { "yes, no", 0, "nor a group" }, { "process, zzzzzzzz", 0, "nor a group" },
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct config *c = config_new();
+
+		CU_ASSERT_EQUAL(config_set(c, "capture.stacks", rows[i].value, "test"), 0);
+		CU_ASSERT_EQUAL(config_validate(c), rows[i].error ? -EINVAL : 0);
+		CU_ASSERT(rows[i].error == NULL || strstr(err_detail(), rows[i].error));
+		CU_ASSERT_EQUAL(config_stack_groups(c), rows[i].groups);
+		CU_ASSERT_EQUAL(config_set(c, "capture.stacks", "no", "test"), 0);
+		CU_ASSERT_EQUAL(config_set(c, "capture.stack_depth", "65", "test"), 0);
+		CU_ASSERT_EQUAL(config_validate(c), -EINVAL);
+		config_free(c);
+	}
+}
+
 static void profiles_are_found_by_name_and_guessed_when_not(void)
 {
 	struct config *c;
@@ -314,6 +335,7 @@ void suite_config(void)
 	TEST(every_shipped_file_is_valid);
 	TEST(the_shipped_file_shows_every_key_at_its_default);
 	TEST(lanes_that_do_not_fit_are_refused);
+	TEST(stacks_are_for_all_groups_some_or_none);
 	TEST(durations_need_units_and_are_exact);
 	TEST(times_are_read_in_every_form);
 	TEST(sizes_take_k_m_g);

@@ -523,6 +523,64 @@ static void a_known_environment_comes_back_by_its_hash(void)
 	bench_end(&b);
 }
 
+static void say_stack(struct bench *b, uint64_t id, uint64_t address, uint64_t module)
+{
+	uint64_t frames[4] = { address, module, address + 16, 0 };
+
+	say(b, 10, (struct change){ .kind = STACK, .stack = id, .value = BYTES(frames, sizeof frames), .partial = id == 7 });
+}
+
+static void a_stack_is_known_by_its_id_here_and_after_loading(void)
+{
+	_cleanup_buf_ struct buf saved = BUF_INIT;
+	struct model_frame f[MODEL_STACK_FRAMES];
+	struct model *loaded = model_new();
+	struct bench b;
+	bool cut;
+
+	bench_make(&b);
+	say(&b, 10, (struct change){ .kind = MODULE, .stack = 50, .name = NAME("/lib/x.so"), .value = NAME("\1\2\3"),
+				     .flags = 0x7000, .has_number = true, .number = 0x900, .seq = 0x6000 });
+	say_stack(&b, 7, 0x7010, 50);
+	say_stack(&b, 8, 0x7020, 51); /* of a module that nothing was said about */
+	model_save(b.m, b.t, &saved);
+	CU_ASSERT_FATAL(model_load(loaded, saved.data, saved.len));
+	for (int i = 0; i < 2; i++) {
+		const struct model *m = i ? loaded : b.m;
+
+		CU_ASSERT_EQUAL_FATAL(model_stack(m, 7, f, MODEL_STACK_FRAMES, &cut), 2);
+		CU_ASSERT(cut && f[0].address == 0x7010 && f[0].bias == 0x6000 && f[0].start == 0x7000 && f[0].length == 0x900);
+		CU_ASSERT(f[0].path.n == 9 && memcmp(f[0].path.p, "/lib/x.so", 9) == 0);
+		CU_ASSERT(f[0].build_id.n == 3 && memcmp(f[0].build_id.p, "\1\2\3", 3) == 0);
+		CU_ASSERT(f[1].address == 0x7020 && f[1].path.n == 0);
+		CU_ASSERT_EQUAL(model_stack(m, 7, f, 1, &cut), 1);
+		CU_ASSERT_EQUAL_FATAL(model_stack(m, 8, f, MODEL_STACK_FRAMES, &cut), 2);
+		CU_ASSERT(!cut && f[0].module == 51 && f[0].path.n == 0);
+		CU_ASSERT_EQUAL(model_stack(m, 9, f, MODEL_STACK_FRAMES, &cut), 0);
+		CU_ASSERT_EQUAL(model_stack(m, 0, f, MODEL_STACK_FRAMES, &cut), 0);
+	}
+	model_free(loaded);
+	bench_end(&b);
+}
+
+static void only_so_many_stacks_stay_and_the_newest_do(void)
+{
+	struct model_frame f[MODEL_STACK_FRAMES];
+	size_t kept = 0;
+	struct bench b;
+	bool cut;
+
+	bench_make(&b);
+	for (uint64_t id = 1; id <= 40000; id++)
+		say_stack(&b, id, id * 16, 0);
+	for (uint64_t id = 1; id <= 40000; id++)
+		kept += model_stack(b.m, id, f, MODEL_STACK_FRAMES, &cut) == 2;
+	CU_ASSERT(kept >= 8192 && kept <= 16384);
+	for (uint64_t id = 40001 - kept; id <= 40000; id++)
+		CHECK_OR(model_stack(b.m, id, f, MODEL_STACK_FRAMES, &cut) == 2 && f[0].address == id * 16, break);
+	bench_end(&b);
+}
+
 static void only_so_many_ended_ones_stay(void)
 {
 	struct bench b;
@@ -1024,6 +1082,8 @@ void suite_model(void)
 	TEST(s, paths_are_inferred_from_the_working_directory);
 	TEST(s, addresses_of_any_length_are_read_within_bounds);
 	TEST(s, a_known_environment_comes_back_by_its_hash);
+	TEST(s, a_stack_is_known_by_its_id_here_and_after_loading);
+	TEST(s, only_so_many_stacks_stay_and_the_newest_do);
 	TEST(s, only_so_many_ended_ones_stay);
 	TEST(s, a_thread_that_has_an_ended_ones_number_stays);
 	TEST(s, a_join_that_is_told_late_does_not_end_the_next_thread);
