@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "report/host.h"
+#include "stack.h"
 #include "sys.h"
 
 #define STACK_BYTES (192u << 10)
@@ -142,6 +143,8 @@ static void *module_open(const char *name)
 	__builtin_strcpy(path + n, name);
 	return dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
+
+EXPORT bool snaptrail_visitor_hosts(void) { return host.stacks; }
 
 /* Before the engine's thread begins: it takes the right to open files away for
  * a moment. */

@@ -56,6 +56,7 @@
 #define BOUNDS_TRIES 8
 
 void snaptrail_visitor_stacks(stack_function walk) __attribute__((weak));
+bool snaptrail_visitor_hosts(void) __attribute__((weak));
 extern void *__libc_stack_end;
 extern int dwarf_search_unwind_table_type(unw_addr_space_t, unw_word_t, unw_dyn_info_t *, unw_proc_info_t *, int, void *);
 
@@ -791,7 +792,9 @@ __attribute__((constructor)) static void stack_start(void)
 {
 	int saved = errno;
 
-	if (snaptrail_visitor_stacks && getenv("SNAPTRAIL_BOARD") && libunwind_open()) {
+	bool wanted = snaptrail_visitor_stacks && (getenv("SNAPTRAIL_BOARD") || (snaptrail_visitor_hosts && snaptrail_visitor_hosts()));
+
+	if (wanted && libunwind_open()) {
 		seed_make();
 		restorer = restorer_get();
 		visitor_map = map_of((const void *)snaptrail_visitor_stacks);

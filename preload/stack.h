@@ -21,5 +21,7 @@ struct stack_call {
  * From any thread, at any point where a hook reports. */
 typedef uint64_t (*stack_function)(const struct stack_call *call);
 void snaptrail_visitor_stacks(stack_function walk);
+/* A session without a supervisor is about to begin here, and wants stacks. */
+bool snaptrail_visitor_hosts(void);
 
 #endif

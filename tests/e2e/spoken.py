@@ -10,6 +10,7 @@ import time
 
 from lib import BUILD, SNAPTRAIL, SOURCE, log, need, program, record, run_argv, show, skip, snaptrail, wait_for
 
+HOSTS = ("run", "plain")
 SPOKEN = program("spoken")
 PRELOAD = os.path.join(BUILD, ".libs", "libsnaptrail-preload.so")
 

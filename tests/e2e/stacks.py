@@ -8,6 +8,7 @@ import subprocess
 
 from lib import BUILD, SOURCE, need, program, record, skip, snaptrail
 
+HOSTS = ("run", "plain")
 OBJECT = os.path.join(BUILD, "preload", ".libs", "libsnaptrail-preload-stack.so")
 
 

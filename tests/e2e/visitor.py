@@ -31,7 +31,17 @@ def test_exactly_the_hooked_names_are_exported():
     ours = {n for n in exports(PRELOAD) if not n.startswith("snaptrail_")}
     assert ours == hooks(), "only exported: %s; only in the table: %s" % (sorted(ours - hooks()), sorted(hooks() - ours))
     assert exports(PRELOAD) - ours == {"snaptrail_report_v1", "snaptrail_report_enabled",
-                                      "snaptrail_visitor_notify"}
+                                      "snaptrail_visitor_notify", "snaptrail_visitor_stacks", "snaptrail_visitor_hosts"}
+
+
+def test_the_engine_module_shows_two_functions_and_needs_nothing_but_libc():
+    need("nm", "readelf")
+    path = PRELOAD.replace("preload", "engine")
+    assert exports(path) == {"snaptrail_engine_plan", "snaptrail_engine_run"}
+    assert set(re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-d", path))) <= {"libc.so.6", "ld-linux-x86-64.so.2"}
+    # Its heap is its own: what libc allocates inside may only be given back.
+    used = imports(path)
+    assert not used & {"malloc", "calloc", "qsort", "abort", "strdup", "vasprintf", "__tls_get_addr"}, used
 
 
 def test_the_second_object_exports_only_names_of_libsystemd():
