@@ -281,6 +281,13 @@ static void lane_lose(struct lane *l)
 	__atomic_store_n(&l->lost, l->lost + 1, __ATOMIC_RELEASE);
 }
 
+void lane_void(struct lane *l, uint64_t pos, uint64_t n)
+{
+	uint64_t *header = (uint64_t *)(lane_data(l) + (pos & (l->size_bytes - 1)));
+
+	__atomic_store_n(header, record_header(pos, (uint32_t)n - 8, RECORD_VOID), __ATOMIC_RELEASE);
+}
+
 uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos)
 {
 	uint32_t extent = record_extent(n);
@@ -308,11 +315,18 @@ uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos)
 			l->limit = tail + size;
 		if (!lane_take(l, pos, pad + extent))
 			continue;
+		p = self.data + ((pos + pad) & self.mask);
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+		if (self.lane != l) {
+			if (pad)
+				lane_void(l, pos, pad);
+			lane_void(l, pos + pad, extent);
+			continue;
+		}
 		if (pad)
 			__atomic_store_n((uint64_t *)(self.data + (pos & self.mask)),
 					 record_header(pos, (uint32_t)pad - 8, RECORD_VOID), __ATOMIC_RELEASE);
 		pos += pad;
-		p = self.data + (pos & self.mask);
 		__atomic_store_n((uint64_t *)p, record_header(pos, n, RECORD_UNFINISHED), __ATOMIC_RELAXED);
 		*ret_pos = pos;
 		return p + 8;

@@ -114,6 +114,10 @@ static inline __attribute__((always_inline)) uint64_t stamp_now(void)
 	return stamp_monotonic();
 }
 
+/* A handler made this thread's lane grow while room was taken in the old one:
+ * that room is given up, as the old one may be read to its end already. */
+void lane_void(struct lane *l, uint64_t pos, uint64_t n);
+
 /* Room for a record of n bytes, its header marked unfinished; NULL: lost and
  * counted.  *ret_pos is for lane_commit(). */
 uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos);
@@ -142,6 +146,11 @@ static inline __attribute__((always_inline)) uint8_t *lane_reserve(uint32_t n, u
 		   lane_take(l, pos, extent))) {
 		uint8_t *p = self.data + (pos & self.mask);
 
+		__atomic_signal_fence(__ATOMIC_SEQ_CST); /* p was made while the lane was l, or it is no good */
+		if (unlikely(self.lane != l)) {
+			lane_void(l, pos, extent);
+			return lane_reserve_slow(n, ret_pos);
+		}
 		__atomic_store_n((uint64_t *)p, record_header(pos, n, RECORD_UNFINISHED), __ATOMIC_RELAXED);
 		__builtin_prefetch(p + PREFETCH_BYTES, 1, 3);
 		*ret_pos = pos;

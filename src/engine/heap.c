@@ -76,6 +76,18 @@ static void *large(size_t n)
 	return b + 1;
 }
 
+/* A mapped block moves by its page table, not by its bytes. */
+static void *regrow(struct block *b, size_t n)
+{
+	size_t whole = (n + sizeof *b + 4095) & ~(size_t)4095;
+
+	b = whole > n ? mremap(b, b->size + sizeof *b, whole, MREMAP_MAYMOVE) : MAP_FAILED;
+	if (b == MAP_FAILED)
+		return NULL;
+	b->size = whole - sizeof *b;
+	return b + 1;
+}
+
 static struct block *carve(unsigned c)
 {
 	size_t n = class_bytes(c) + sizeof(struct block);
@@ -160,6 +172,8 @@ void *__wrap_realloc(void *p, size_t n)
 		return __real_realloc(p, n);
 	if (b && n <= b->size && n > b->size / 2)
 		return p;
+	if (b && b->magic_class == MAGIC + CLASSES && n > LARGE_BYTES)
+		return regrow(b, n);
 	fresh = __wrap_malloc(n);
 	if (fresh && b) {
 		memcpy(fresh, p, n < b->size ? n : b->size);

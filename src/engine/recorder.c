@@ -980,12 +980,29 @@ static void host_ended(struct recorder *r)
 	}
 }
 
+/* All that stands in the lanes: a process that ends reports no more. */
+static void drain_out(struct recorder *r)
+{
+	double fill;
+
+	while (collect_drain(&r->c, &fill) || stage_is_full(&r->c.stage)) {
+		if (!stage_is_full(&r->c.stage))
+			continue;
+		collect_apply(&r->c);
+		if (!cut(r, ORIGIN_AUTOMATIC))
+			return; /* the next command finds the rest in the rings */
+	}
+}
+
 /* True when the session is over with this recorder. */
 static bool host_leaves(struct recorder *r)
 {
 	bool finish = host_wish(r) == HOST_FINISH;
 
-	drain_beyond(r, clock_now(&r->c.clock));
+	if (finish)
+		drain_out(r);
+	else
+		drain_beyond(r, clock_now(&r->c.clock));
 	collect_apply_all(&r->c);
 	follow_known(r);
 	events(r);

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 
-from lib import BUILD, SOURCE, need, program, record, skip, snaptrail
+from lib import BUILD, SOURCE, need, program, record, skip, snaptrail, supervised
 
 HOSTS = ("run", "plain")
 OBJECT = os.path.join(BUILD, "preload", ".libs", "libsnaptrail-preload-stack.so")
@@ -201,6 +201,7 @@ def test_libunwind_stays_out_of_the_targets_names():
     assert p.stdout.split() == [b"True", b"False", b"False"], p.stdout
 
 
+@supervised
 def test_the_object_may_come_later_and_stay_local():
     """As a host that opens it just before main does."""
     if not os.path.exists(OBJECT):
