@@ -163,6 +163,35 @@ static int doctor_process(const struct speaker *s, int pid)
 	return 0;
 }
 
+/* ---- what happened before ---- */
+
+/* Runs under LD_PRELOAD alone that could not be recorded were silent: the store
+ * knows why.  The last one of this program, by its pid or its name. */
+static void tell_failures(const struct speaker *s, const struct snaptrail_config *c, int pid, const char *program)
+{
+	struct snaptrail_session one;
+	const char *base = strrchr(program, '/');
+	struct snaptrail *st;
+	char why[400] = "";
+
+	if (snaptrail_open(c, SNAPTRAIL_READ_ONLY, &st) < 0)
+		return;
+	base = base ? base + 1 : program;
+	for (size_t i = 0; snaptrail_session_at(st, i, &one) == 0; i++) {
+		size_t n = strcspn(one.command, " ");
+		const char *word = one.command + n;
+
+		while (word > one.command && word[-1] != '/')
+			word--;
+		if (*one.note && one.snapshots == 0 && (pid ? one.pid == pid : strlen(base) == (size_t)(one.command + n - word) &&
+								  strncmp(base, word, strlen(base)) == 0))
+			snprintf(why, sizeof why, "process %d was not recorded: %s", one.pid, one.note);
+	}
+	snaptrail_close(st);
+	if (*why)
+		tell(s, "note", "%s", why);
+}
+
 static bool is_pid(const char *text, int *ret_pid)
 {
 	char *end;
@@ -179,12 +208,17 @@ int snaptrail_doctor(const struct snaptrail_config *c, const char *command_or_pi
 	char path[PATH_MAX];
 	int pid, r;
 
-	(void)c; /* no verdict hangs on an option so far */
 	if (is_pid(command_or_pid, &pid)) {
 		if (kill(pid, 0) < 0 && errno == ESRCH)
 			return fail(-ENOENT, "no process %d", pid);
-		return doctor_process(&s, pid);
+		r = doctor_process(&s, pid);
+		tell_failures(&s, c, pid, "");
+		return r;
 	}
 	r = inject_find_program(command_or_pid, path);
-	return r == 0 ? doctor_file(&s, path) : r;
+	if (r < 0)
+		return r;
+	r = doctor_file(&s, path);
+	tell_failures(&s, c, 0, path);
+	return r;
 }

@@ -52,10 +52,11 @@ static void profiles_beside_module(void)
 }
 
 /* Why a program is not recorded stands in the store, where `sessions` shows it. */
-static void note_failure(struct prepared *p, const char *why)
+static void note_failure(const struct plan *plan, struct prepared *p, const char *why)
 {
+	_cleanup_free_ char *command = prepare_command_line(plan->argv);
 	struct config *fallback = NULL;
-	struct session_meta m = { .name = p->name, .command = "", .profile = "", .boot_id = "", .note = why,
+	struct session_meta m = { .name = p->name, .command = command, .profile = "", .boot_id = "", .note = why,
 				  .pid = (int)getpid(), .exit_status = -1 };
 	struct store_options so;
 	const char *path = getenv("SNAPTRAIL_STORE");
@@ -90,7 +91,7 @@ static int planned(struct host *h, struct plan *plan)
 	h->stacks = r == 0 && config_stack_groups(plan->config);
 	if (r < 0) {
 		snprintf(h->error, sizeof h->error, "%s", err_detail());
-		note_failure(&plan->p, h->error);
+		note_failure(plan, &plan->p, h->error);
 	}
 	return r;
 }
@@ -210,7 +211,7 @@ static int begin(struct host *h, struct plan *plan, bool *ret_resume)
 	if (r == -EBUSY && join_named(h, plan) == 0)
 		return -EBUSY;
 	snprintf(h->error, sizeof h->error, "%s", err_detail());
-	note_failure(&plan->p, h->error);
+	note_failure(plan, &plan->p, h->error);
 	return r;
 }
 

@@ -52,7 +52,7 @@ int prepare_name(struct prepared *p, const struct config *c, const char *name, c
 	return 0;
 }
 
-static char *joined(char *const *argv)
+char *prepare_command_line(char *const *argv)
 {
 	struct buf b = BUF_INIT;
 
@@ -76,7 +76,7 @@ static char *joined(char *const *argv)
 
 static int begin_record(struct prepared *p, char *const argv[])
 {
-	_cleanup_free_ char *command = joined(argv);
+	_cleanup_free_ char *command = prepare_command_line(argv);
 	struct session_meta m = {
 		.name = p->name, .command = command, .profile = p->config->profile, .boot_id = p->session.board->boot_id,
 		.note = "", .started_ns = mono_now_ns() + (uint64_t)p->clock.offset_ns, .exit_status = -1,

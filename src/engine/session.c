@@ -22,6 +22,7 @@
 #include "base/err.h"
 #include "engine/namespace.h"
 
+#define ORPHAN_S 60
 #define LEASE_TRIES 20
 #define LEASE_WAIT_NS 5000000
 
@@ -55,6 +56,15 @@ static void folder_remove(const char *folder)
 	rmdir(folder);
 }
 
+/* A minute old and without the link that says whose it is: somebody was killed
+ * before it was made, or a process wrote on while the rest was taken away. */
+static bool is_orphan(const char *folder)
+{
+	struct stat st;
+
+	return lstat(folder, &st) == 0 && S_ISDIR(st.st_mode) && st.st_mtime + ORPHAN_S < time(NULL);
+}
+
 /* What nobody can salvage any more: its recorder is dead and its store is gone
  * or never was. */
 static void sweep(const char *parent)
@@ -70,8 +80,14 @@ static void sweep(const char *parent)
 
 		snprintf(path, sizeof path, "%s/%s", parent, name);
 		snprintf(link, sizeof link, "%s/pointer", path);
-		if (strlen(name) != 32 || (n = readlink(link, target, sizeof target - 1)) < 0)
+		if (strlen(name) != 32)
 			continue;
+		n = readlink(link, target, sizeof target - 1);
+		if (n < 0) {
+			if (errno == ENOENT && is_orphan(path))
+				folder_remove(path);
+			continue;
+		}
 		target[n] = 0;
 		pid = atoi(target); /* a store in memory: only its recorder knows it */
 		if (pid ? kill(pid, 0) < 0 && errno == ESRCH : lstat(target, &st) < 0 && errno == ENOENT)

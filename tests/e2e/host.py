@@ -179,6 +179,7 @@ def test_a_bad_configuration_leaves_the_program_alone_and_is_told_by_sessions():
     assert (p.returncode, p.stdout, p.stderr) == (0, b"hello\n", b"")
     (s,) = sessions()
     assert "bad.ini:2" in s["note"] and "interval" in s["note"], s
+    assert "bad.ini:2" in snaptrail("doctor", "echo") and "bad.ini:2" not in snaptrail("doctor", "true")
     p = plain("echo", "hello", env=dict(env, SNAPTRAIL_VERBOSE="1"))
     assert p.stdout == b"hello\n" and re.fullmatch(rb"snaptrail: .*bad\.ini:2.*\n", p.stderr), p.stderr
 

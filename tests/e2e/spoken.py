@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from lib import BUILD, SNAPTRAIL, SOURCE, log, need, program, record, run_argv, show, skip, snaptrail, wait_for
+from lib import BUILD, SNAPTRAIL, SOURCE, log, need, program, record, run_argv, show, skip, snaptrail, supervised, wait_for
 
 HOSTS = ("run", "plain")
 SPOKEN = program("spoken")
@@ -420,6 +420,7 @@ def test_the_documented_adapter_builds_out_of_tree_and_runs():
     assert state["metrics"]["temperature"] == 71.5
 
 
+@supervised
 def test_the_example_of_the_readme_prints_what_the_readme_shows():
     with open(os.path.join(SOURCE, "README.md")) as f:
         section = f.read().split("## Your own program's words", 1)[1].split("\n## ", 1)[0]
