@@ -103,6 +103,7 @@ EXPORTED int snaptrail_engine_plan(struct host *h, char **argv)
 	struct plan *plan;
 	int r;
 
+	heap_begin();
 	if (setjmp(heap_exhausted)) {
 		snprintf(h->error, sizeof h->error, "out of memory");
 		return -ENOMEM;

@@ -34,6 +34,12 @@ def recorded(cmd, *flags):
     return [SNAPTRAIL, "run", "--quiet", *flags, "--", *cmd]
 
 
+def hosted(cmd):
+    """The engine in the target: LD_PRELOAD alone."""
+    where = os.path.join(BUILD, "preload/.libs/libsnaptrail-preload")
+    return ["env", f"LD_PRELOAD={where}.so:{where}-sd.so", *cmd]
+
+
 def wall(cmd):
     begun = time.perf_counter()
     subprocess.run(cmd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=WORK)
@@ -90,6 +96,7 @@ def report_rows(report):
             print("bench: the tracepoint did not reach a tracer here: no row", file=sys.stderr)
         elif cost:
             row("  the same through an LTTng-UST tracepoint", f"{cost:.1f} ns; ours is 1/{cost / max(added, .1):.1f}", "1/6")
+    uftrace_row()
     for name, n in [("setenv", "300000"), ("prctl", "200000"), ("open+close", "100000"), ("read", "300000"),
                     ("fork+wait", "1000"), ("pthread_create+join", "3000")]:
         a = [float(run([report, "call", name, n]).stdout) for _ in range(3)]
@@ -114,6 +121,44 @@ def report_rows(report):
         s = json.loads(run([SNAPTRAIL, "sessions", "--json"]).stdout)[-1]
         rate = re.findall(r"at ([0-9.]+) M/s", r.stderr)
         row(what, f"{s['lost']} lost of {s['changes'] + s['coalesced']:,} at {'+'.join(rate)} M/s", goal)
+
+
+def plain_host_rows(report):
+    """Without a supervisor: what the engine's thread in the target costs."""
+    a, b, _, _, _ = pairs(["env", "/bin/true"], hosted(["/bin/true"]), 41)
+    row("LD_PRELOAD alone, around a program that does nothing", f"+{(b - a) * 1e3:.1f} ms on {a * 1e3:.1f}", "5 ms")
+    loop = ["bash", "-c", "for ((i = 0; i < 2000; i++)); do /bin/true; done"]
+    _, _, ratio, _, _ = pairs(["env", *loop], hosted(loop), 5)
+    row("  2,000 x /bin/true under bash", f"{ratio:.3f}", "1.25")
+    plain, ours = [], []
+    for _ in range(7):
+        plain.append(float(run([report, "cost", "200000"]).stdout))
+        ours.append(float(run(hosted([report, "cost", "200000"])).stdout))
+    row("  hooked report with clock, added to the call", f"{statistics.median(ours) - statistics.median(plain):.1f} ns", "15 ns")
+    opens = ["/usr/bin/python3", "-c", "for i in range(200000):\n open('/dev/null').close()"]
+    a, b, ratio, _, _ = pairs(["env", *opens], hosted(opens), 7)
+    row("  python3 opening 200,000 files", f"{ratio:.3f} of plain ({a:.2f} s)", "1.05")
+    for what, args in (("10 M/s, one thread", ["10e6", "1", "200", "1"]), ("5 M/s, each of two threads", ["5e6", "1", "200", "2"])):
+        env = dict(os.environ, SNAPTRAIL_SESSION=f"hosted{len(ROWS)}")
+        r = subprocess.run(hosted([report, "burst", *args]), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        s = json.loads(run([SNAPTRAIL, "sessions", "--json"]).stdout)[-1]
+        rate = re.findall(r"at ([0-9.]+) M/s", r.stderr)
+        row(f"  bursts of 1 ms, {what}", f"{s['lost']} lost of {s['changes'] + s['coalesced']:,} at {'+'.join(rate)} M/s", "0 lost")
+
+
+def uftrace_row():
+    """A function entered and left under uftrace, beside what a report costs."""
+    if not shutil.which("uftrace"):
+        return
+    out = os.path.join(WORK, "calls")
+    r = run(["cc", "-O2", "-pg", "-o", out, os.path.join(HERE, "calls.c")])
+    if r.returncode:
+        print(f"bench: calls was not built: {r.stderr[:200]}", file=sys.stderr)
+        return
+    trace = ["uftrace", "record", "--no-libcall", "-d", os.path.join(WORK, "uftrace"), out, "300000"]
+    a = [float(run([out, "300000"]).stdout) for _ in range(5)]
+    b = [float(run(trace).stdout.split()[0]) for _ in range(5)]
+    row("  a function traced by uftrace (-pg)", f"{statistics.median(b) - statistics.median(a):.0f} ns", "")
 
 
 def stack_rows(report):
@@ -256,9 +301,9 @@ def memory_row():
 def main():
     print(f"{'what':58} {'measured':44} goal")
     groups = [("report", lambda: report_rows(compile_c("report", "-lsystemd"))), ("program", program_rows),
-              ("stack", lambda: stack_rows(compile_c("report", "-lsystemd"))), ("server", server_rows), ("memory", memory_row)]
+              ("plain", lambda: plain_host_rows(compile_c("report", "-lsystemd"))), ("stack", lambda: stack_rows(compile_c("report", "-lsystemd"))), ("server", server_rows), ("memory", memory_row)]
     for name, group in groups:
-        if PATTERN in name:
+        if PATTERN in name and not (PATTERN == "" and name == "stack"): # those are among the reports' rows
             group()
     if OUT:
         with open(OUT, "w") as f:
