@@ -9,32 +9,6 @@
 #include "cli/logger.h"
 #include "cli/out.h"
 
-static void stack_json(struct json *j, const struct snaptrail_event *e)
-{
-	json_key(j, "stack");
-	json_open(j, '[');
-	for (size_t i = 0; i < e->stack_count; i++) {
-		const struct snaptrail_frame *f = &e->stack[i];
-		char address[24];
-
-		snprintf(address, sizeof address, "0x%" PRIx64, f->address);
-		json_open(j, '{');
-		json_pair_string(j, "address", address);
-		json_pair_string(j, "module", f->module);
-		json_pair_uint(j, "offset", f->module ? f->offset : 0);
-		json_pair_string(j, "symbol", f->symbol);
-		json_pair_string(j, "file", f->file);
-		json_key(j, "line");
-		json_uint(j, f->file ? (uint64_t)f->line : 0);
-		if (f->why)
-			json_pair_string(j, "note", f->why);
-		json_close(j, '}');
-	}
-	json_close(j, ']');
-	if (e->stack_cut)
-		json_pair_bool(j, "stackCut", true);
-}
-
 int event_json(void *arg, const struct snaptrail_event *e)
 {
 	struct logger *l = arg;
@@ -63,32 +37,6 @@ int event_json(void *arg, const struct snaptrail_event *e)
 	json_close(j, '}');
 	json_line(j);
 	return ferror(stdout) ? 1 : 0;
-}
-
-/* `  #0 name+0x12 (module) file:line`, or what is known of that. */
-static void stack_words(struct cli *c, const struct snaptrail_event *e)
-{
-	for (size_t i = 0; i < e->stack_count; i++) {
-		const struct snaptrail_frame *f = &e->stack[i];
-		const char *slash = f->module ? strrchr(f->module, '/') : NULL, *path = slash ? slash + 1 : f->module;
-		char *base = path ? clean_text(path, strlen(path), 0) : NULL;
-
-		printf("  %s#%zu%s ", paint(c, PAINT_DIM), i, paint(c, PAINT_NONE));
-		if (f->symbol)
-			printf("%.*s+0x%" PRIx64 " (%s)", (int)strcspn(f->symbol, "@"), f->symbol, f->symbol_offset, base);
-		else if (f->module)
-			printf("%s+0x%" PRIx64, base, f->offset);
-		else
-			printf("0x%" PRIx64 " (no file)", f->address);
-		if (f->file)
-			printf(" %s:%d", f->file, f->line);
-		if (f->why)
-			printf(" (%s)", f->why);
-		putchar('\n');
-		free(base);
-	}
-	if (e->stack_cut)
-		printf("  ...\n");
 }
 
 /* Columns for each of two values beside what else stands in the line. */
@@ -128,7 +76,7 @@ int event_words(void *arg, const struct snaptrail_event *e)
 	if (e->coalesced)
 		printf("  coalesced: %" PRIu64, e->coalesced);
 	putchar('\n');
-	stack_words(c, e);
+	stack_words(stdout, c, e);
 	free(key);
 	free(old);
 	free(new);

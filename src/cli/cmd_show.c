@@ -9,6 +9,7 @@
 #include "cli/json.h"
 #include "cli/out.h"
 #include "cli/show.h"
+#include "cli/stacks.h"
 
 struct shower {
 	struct cli *cli;
@@ -16,6 +17,7 @@ struct shower {
 	enum snaptrail_table table;
 	const char *path, *field;
 	size_t matched;
+	struct last_stacks *stacks; /* or NULL */
 };
 
 /* `usage.bytesRead` inside an entity; the whole of it without a field. */
@@ -76,6 +78,14 @@ static int one_json(void *arg, const char *key, size_t key_len, const struct sna
 	return 0;
 }
 
+static void stack_of_one(void *arg, const char *name, const char *text)
+{
+	struct json *j = arg;
+
+	json_key(j, name);
+	json_raw(j, text, strlen(text));
+}
+
 static int state_json(struct shower *s, const struct snaptrail_state *state)
 {
 	struct json *j = &s->json;
@@ -93,6 +103,12 @@ static int state_json(struct shower *s, const struct snaptrail_state *state)
 		json_key(j, snaptrail_table_name(s->table));
 		json_open(j, '{');
 		r = snaptrail_state_each(state, s->table, one_json, s);
+		json_close(j, '}');
+	}
+	if (s->stacks) {
+		json_key(j, "stacks");
+		json_open(j, '{');
+		stacks_each(s->stacks, stack_of_one, j);
 		json_close(j, '}');
 	}
 	json_close(j, '}');
@@ -129,6 +145,7 @@ static int one_in_full(void *arg, const char *key, size_t key_len, const struct 
 	struct shower *s = arg;
 	struct cli *c = s->cli;
 	char *clean, *text, time[TIME_WORDS];
+	const char *stack = stacks_of(s->stacks, s->table, key, key_len);
 
 	if (!matches(s, key, key_len, v))
 		return 0;
@@ -149,6 +166,8 @@ static int one_in_full(void *arg, const char *key, size_t key_len, const struct 
 	putchar('\n');
 	if (snaptrail_value_type(v) == SNAPTRAIL_OBJECT)
 		print_value(v, 2);
+	if (stack)
+		fputs(stack, stdout);
 	return 0;
 }
 
@@ -159,6 +178,13 @@ static int show_state(struct cli *c, const struct snaptrail_point *p, const stru
 	struct shower s = { .cli = c, .json = JSON_INIT(stdout), .path = cli_flag(c, "path") };
 	int r = 0;
 
+	if (cli_has(c, "stack")) {
+		if (!s.path && !c->json)
+			return out_error(c, EXIT_USAGE, "snaptrail show --path 'p*/fd*' --stack", "show --stack needs a --path");
+		r = stacks_find(c, p, s.path, &s.stacks);
+		if (r != 0)
+			return r;
+	}
 	if (s.path)
 		s.field = snaptrail_path_field(s.path);
 	if (!c->json)
@@ -170,6 +196,7 @@ static int show_state(struct cli *c, const struct snaptrail_point *p, const stru
 	else
 		for (s.table = SNAPTRAIL_AGENTS; s.table <= SNAPTRAIL_METRICS && r == 0; s.table++)
 			r = snaptrail_state_each(state, s.table, one_in_full, &s);
+	stacks_done(s.stacks);
 	if (r < 0)
 		return out_failed(c, r);
 	return s.path && s.matched == 0 ? EXIT_NO : EXIT_YES;

@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/stacks.h"
 
 struct logger {
 	struct cli *cli;

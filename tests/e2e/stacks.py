@@ -215,6 +215,17 @@ def test_the_object_may_come_later_and_stay_local():
     assert names(opened(log, "passwd")[0]) == [] and len(names(opened(log, "hostname")[0])) >= 5, log
 
 
+def test_show_tells_the_stack_that_made_an_entity_what_it_is():
+    _, log = stacks("main")
+    e = [e for e in log if e["kind"] == "fd_opened" and e["op"] == "set" and e["field"] == "" and names(e)[:3] == ["c", "b", "a"]][0]
+    at = "@" + e["timeNs"]
+    text = snaptrail("show", at, "--path", e["key"], "--stack", "--session", "s")
+    assert re.search(r"^  #0 c\+0x", text, re.M) and re.search(r"^  #3 main\+0x", text, re.M), text
+    kept = json.loads(snaptrail("show", at, "--json", "--stack", "--session", "s"))["stacks"]
+    assert [f["symbol"] for f in kept["resources:" + e["key"]]["stack"]][:3] == ["c", "b", "a"]
+    snaptrail("show", "latest", "--stack", "--session", "s", code=2)
+
+
 def test_what_was_not_walked_is_counted():
     stacks("handler")
     metrics = json.loads(snaptrail("show", "latest", "--json", "--session", "s"))["metrics"]
