@@ -350,6 +350,10 @@ struct snaptrail_run_options {
 int snaptrail_run(const struct snaptrail_config *c, const struct snaptrail_run_options *o,
                   int *ret_status, struct snaptrail_summary *ret_summary);
 
+/* Goes on recording a session whose recorder has gone while its processes live,
+ * until the last has ended.  -ENOENT it has ended, -EBUSY somebody records it. */
+int snaptrail_attend(const struct snaptrail_config *c, const char *session);
+
 /* Says of a program file or a running process whether it can be injected and
  * what to expect: calls back with level "ok", "note" or "no" and a line.
  * Returns 0 it can, -ENOEXEC it cannot, -ENOENT no such program. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "engine/attend.h"
 #include "engine/prepare.h"
 #include "engine/salvage.h"
 #include "engine/run.h"
@@ -337,6 +338,8 @@ int snaptrail_verify(struct snaptrail *st,
 {
 	return store_verify_all(st->store, found, arg, ret_records);
 }
+
+int snaptrail_attend(const struct snaptrail_config *c, const char *session) { return attend(config_of(c), session); }
 
 int snaptrail_run(const struct snaptrail_config *c, const struct snaptrail_run_options *o, int *ret_status,
 		  struct snaptrail_summary *ret)

@@ -64,6 +64,7 @@ int cmd_nearest(struct cli *c);
 int cmd_snap(struct cli *c);
 int cmd_auto(struct cli *c);
 int cmd_flush(struct cli *c);
+int cmd_attend(struct cli *c);
 int cmd_watch(struct cli *c);
 int cmd_tag(struct cli *c);
 int cmd_describe(struct cli *c);

@@ -71,6 +71,17 @@ int cmd_flush(struct cli *c)
 	return r;
 }
 
+int cmd_attend(struct cli *c)
+{
+	const char *name = c->words[0] ? c->words[0] : cli_session(c);
+	int r;
+
+	if (c->word_count > 1 || name == NULL)
+		return out_error(c, EXIT_USAGE, "`snaptrail sessions` says which are unattended", "attend takes a SESSION");
+	r = snaptrail_attend(c->config, name);
+	return r < 0 ? out_failed(c, r) : EXIT_YES;
+}
+
 /* ---- watch ---- */
 
 static volatile sig_atomic_t interrupted;

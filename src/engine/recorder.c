@@ -930,7 +930,7 @@ static int recorder_begin(struct recorder *r)
 	r->began_mono_ns = mono_now_ns();
 	r->control = r->o->control;
 	r->interval_ns = r->o->config->interval_ns;
-	r->front_gone = h != NULL;
+	r->front_gone = h || r->control < 0;
 	r->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (r->epoll < 0)
 		return fail(-errno, "epoll_create1: %s", strerror(errno));
@@ -940,11 +940,11 @@ static int recorder_begin(struct recorder *r)
 	r->c.snapshot_wanted = on_wanted;
 	r->c.arg = r;
 	r->next_cut_mono_ns = r->began_mono_ns + r->interval_ns;
-	if (h && !r->o->resume) {
+	if (r->o->resume) {
+		r->root_pid = session_root_pid(r->o->session);
+	} else if (h) {
 		r->root_pid = (int)h->pid;
 		r->root_known = true;
-	} else if (h) {
-		r->root_pid = session_root_pid(r->o->session);
 	}
 	session_set_pids(r->o->session, (int)getpid(), r->root_pid);
 	r->requests = request_page_make(r->o->session);
@@ -1068,6 +1068,8 @@ int recorder_main(const struct recorder_options *o)
 	store_close(o->store);
 	if (!ended && o->session->board)
 		o->session->board->recorder_pid = 0;
+	if (o->host)
+		o->host->others = e == 0 && !ended;
 	session_release(o->session, ended);
 	if (ended)
 		answer(r, &s);

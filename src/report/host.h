@@ -32,6 +32,7 @@ struct host {
 	uint32_t pid, tid;       /* the process, and the engine's thread in it */
 	int32_t status;          /* as exit() was given it */
 	bool has_status;
+	bool others;             /* out: it let go of a session whose other processes live on */
 	bool alone;              /* out: every other thread has ended; ours ends the process, with `status` */
 	bool stacks;             /* out of the plan: call stacks are wanted */
 	bool verbose;            /* in: the user wants to hear why it does not record */

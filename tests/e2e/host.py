@@ -128,6 +128,26 @@ def test_a_child_takes_over_when_the_host_has_ended():
     assert not living, living
 
 
+def test_a_daemon_that_leaves_its_host_behind_is_recorded_to_its_end():
+    code = ("import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\n"
+            "n = os.open('/dev/null', 2)\nfor i in (0, 1, 2): os.dup2(n, i)\n"
+            "for i in range(100): os.putenv('N', str(i)); time.sleep(0.005)\n"
+            "os.putenv('AT_THE', 'end'); open('done', 'w').write(str(os.getppid())); os._exit(0)")
+    assert plain(PYTHON, "-c", code).returncode == 0
+    (s,) = wait_for(lambda: [x for x in sessions() if x["live"]])
+    with open("/proc/%d/cmdline" % s["recorderPid"], "rb") as f:
+        assert b"attend" in f.read()
+    assert sorted(os.readlink("/proc/%d/fd/%d" % (s["recorderPid"], fd)) for fd in (0, 1, 2)) == ["/dev/null"] * 3
+    assert snaptrail("snap", "s")
+    wait_for(lambda: os.path.exists("done"))
+    wait_for(lambda: not sessions()[0]["live"])
+    (s,) = sessions()
+    log = snaptrail("log", "--json", "--session", "s")
+    assert "AT_THE" in log and s["exitCode"] == 0 and not s["lost"] and not s["unattended"], s
+    assert all("endedAt" in a for a in show("latest")["agents"].values())
+    assert subprocess.run([SNAPTRAIL, "attend", "s"], stderr=subprocess.PIPE, timeout=20).returncode == 4
+
+
 def test_a_child_takes_over_when_the_host_was_killed():
     code = ("import os, time, subprocess\n"
             "if os.fork() == 0:\n"

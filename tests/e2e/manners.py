@@ -499,10 +499,9 @@ def test_a_command_that_leaves_a_daemon_returns():
         parent = int(f.read().rsplit(")", 1)[1].split()[1])
     with open("/proc/%d/comm" % parent) as f:
         assert f.read() != "snaptrail\n", "the recorder adopted the daemon"
-    goes_on = "unattended" if PLAIN else "live"
-    assert [s[goes_on] for s in json.loads(snaptrail("sessions", "--json"))] == [True]
+    wait_for(lambda: [s["live"] for s in json.loads(snaptrail("sessions", "--json"))] == [True], what="the recorder")
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not json.loads(snaptrail("sessions", "--json"))[0][goes_on], what="the session's end")
+    wait_for(lambda: not json.loads(snaptrail("sessions", "--json"))[0]["live"], what="the recorder's end")
 
 
 @supervised
