@@ -19,6 +19,7 @@
 #include "engine/replay.h"
 #include "engine/request.h"
 #include "engine/salvage.h"
+#include "engine/sample.h"
 #include "engine/wanted.h"
 
 #define SLEEP_MIN_NS 100000u
@@ -165,6 +166,7 @@ static bool settle_exited(struct recorder *r, struct followed *p)
 		p->drained = true;
 		return false;
 	}
+	sample_heap(&r->c, p->pid, p->exited_stamp);
 	collect_process_gone(&r->c, p->pid);
 	if (collect_lanes(&r->c, p->pid))
 		return false; /* a big lane takes more than one round */
@@ -900,6 +902,7 @@ static void host_ended(struct recorder *r)
 	for (struct followed *p = r->processes; p; p = p->next)
 		if (p->exited_ns)
 			report_ended(r, p, false, 0);
+	sample_heap(&r->c, h->pid, 0);
 	collect_report(&r->c, &c);
 	if ((int)h->pid == r->root_pid) {
 		r->root_ended = h->has_status;

@@ -79,7 +79,7 @@ static void plain_path(const struct front *f, char *path, size_t cap, const char
 
 static char *preload_list(struct front *f)
 {
-	char visitor[PATH_MAX], sd[PATH_MAX] = "";
+	char visitor[PATH_MAX], sd[PATH_MAX] = "", heap[PATH_MAX] = "";
 	const char *own = getenv("LD_PRELOAD");
 
 	if (visitor_path("libsnaptrail-preload.so", visitor, sizeof visitor) < 0)
@@ -87,8 +87,10 @@ static char *preload_list(struct front *f)
 	plain_path(f, visitor, sizeof visitor, "libsnaptrail-preload.so");
 	if (f->inject.needs_sd && visitor_path("libsnaptrail-preload-sd.so", sd, sizeof sd) == 0)
 		plain_path(f, sd, sizeof sd, "libsnaptrail-preload-sd.so");
-	return xasprintf("LD_PRELOAD=%s%s%s%s%s%s%s", f->inject.needs_asan_first ? f->inject.asan_path : "",
-			 f->inject.needs_asan_first ? ":" : "", visitor, sd[0] ? ":" : "", sd, own && *own ? ":" : "",
+	if (f->p.config->hooks_heap && visitor_path("libsnaptrail-preload-heap.so", heap, sizeof heap) == 0)
+		plain_path(f, heap, sizeof heap, "libsnaptrail-preload-heap.so");
+	return xasprintf("LD_PRELOAD=%s%s%s%s%s%s%s%s%s", f->inject.needs_asan_first ? f->inject.asan_path : "",
+			 f->inject.needs_asan_first ? ":" : "", visitor, heap[0] ? ":" : "", heap, sd[0] ? ":" : "", sd, own && *own ? ":" : "",
 			 own ? own : "");
 }
 
