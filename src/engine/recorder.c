@@ -166,7 +166,7 @@ static bool settle_exited(struct recorder *r, struct followed *p)
 		p->drained = true;
 		return false;
 	}
-	sample_heap(&r->c, p->pid, p->exited_stamp);
+	sample_heap(&r->c, p->pid, 0); /* the last there will be */
 	collect_process_gone(&r->c, p->pid);
 	if (collect_lanes(&r->c, p->pid))
 		return false; /* a big lane takes more than one round */

@@ -113,7 +113,7 @@ static void sample_thread(struct collector *c, uint64_t stamp, uint32_t pid, con
 	value_set(&patch, "heap", 4, true, heap);
 	value_pack(&patch, &packed);
 	value_done(&patch);
-	struct change ch = { .kind = ENTITY_PATCHED, .stamp = stamp, .pid = pid, .source = SOURCE_PROC, .table = TABLE_AGENTS,
+	struct change ch = { .kind = ENTITY_PATCHED, .stamp = stamp, .source = SOURCE_PROC, .table = TABLE_AGENTS,
 			     .name = BYTES(key, n), .entity = BYTES(packed.data, packed.len) };
 
 	collect_report(c, &ch);
