@@ -253,6 +253,9 @@ static int hosted_main(int argc, char **argv, char **env)
 	if (!joined && (host.state == HOST_RUNNING || host.state == HOST_JOINED) &&
 	    visitor_join(host.board, argc, argv, environ))
 		tell_children(host.board, host.session);
+	visitor_decided = true;
+	if (!joined && visitor.board && visitor_heap)
+		visitor_heap->joined();
 	if (host.state == HOST_RUNNING)
 		on_exit(exits, NULL);
 	return the_main(argc, argv, environ);
@@ -307,8 +310,10 @@ EXPORT int __libc_start_main(int (*main)(int, char **, char **), int argc, char 
 			     void (*fini)(void), void (*rtld_fini)(void), void *stack_end)
 {
 	main_hosts = wants_host(argv + argc + 1);
-	if (!main_hosts && !wants_stacks())
+	if (!main_hosts && !wants_stacks()) {
+		visitor_decided = true;
 		return REAL(__libc_start_main)(main, argc, argv, init, fini, rtld_fini, stack_end);
+	}
 	the_main = main;
 	the_fini = rtld_fini;
 	the_argv = argv;

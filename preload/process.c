@@ -36,6 +36,8 @@ EXPORT pid_t fork(void)
 
 	if (reporting(GROUP_PROCESS))
 		t = hold_begin();
+	if (visitor_heap)
+		visitor_heap->forking();
 	pid = REAL(fork)();
 	if (t == 0)
 		return pid;
@@ -57,6 +59,8 @@ EXPORT pid_t _Fork(void)
 	LACKING(_Fork, -1);
 	if (reporting(GROUP_PROCESS))
 		t = hold_begin();
+	if (visitor_heap)
+		visitor_heap->forking();
 	pid = real._Fork();
 	if (t == 0)
 		return pid;

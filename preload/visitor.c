@@ -22,6 +22,8 @@
 struct visitor visitor;
 bool visitor_vfork_seen;
 bool visitor_refused;
+bool visitor_decided;
+const struct heap_watch *visitor_heap;
 __thread struct visitor_thread self __attribute__((tls_model("initial-exec")));
 
 static uint32_t *generation_page;
@@ -94,6 +96,7 @@ static struct lane *slot_claim(uint32_t tid)
 			l->serial = 0;
 			slot_gauges(l)->used = 0;
 			slot_gauges(l)->more_serial = 0;
+			*lane_heap(l) = (struct lane_heap){ 0 };
 			__atomic_store_n(&l->state, LANE_LIVE, __ATOMIC_RELEASE);
 			return l;
 		}
@@ -263,6 +266,8 @@ static bool lane_grow(uint32_t at_least)
 		__atomic_store_n(&l->hold, old->hold, __ATOMIC_RELAXED);
 		__atomic_store_n(&l->ahead, old->ahead, __ATOMIC_RELAXED);
 		lane_adopt(l);
+		if (visitor_heap)
+			visitor_heap->moved(lane_heap(l));
 		__atomic_store_n(&old->state, LANE_CLOSED, __ATOMIC_RELEASE);
 	} else {
 		grow_pause = 4096;
@@ -385,6 +390,8 @@ void visitor_thread_ended(void)
 	hold_end(); /* cancelled within a call */
 	ahead_end();
 	l = self.lane; /* the last report may have made it grow */
+	if (visitor_heap)
+		visitor_heap->thread_ended();
 	self.ended = true;
 	self.generation = 0;
 	self.lane = NULL;
@@ -471,6 +478,8 @@ void visitor_forked(uint64_t stamp)
 	} else {
 		visitor.groups = 0;
 	}
+	if (visitor_heap)
+		visitor_heap->forked(stamp != 0);
 	self.busy = false; /* the list may be long: its lane must be able to grow */
 	if (threads)
 		report_copied(ring_dir);
@@ -491,6 +500,24 @@ bool visitor_enter(void)
 			visitor_vfork_seen = false;
 	}
 	return self.generation == *visitor.generation || thread_begin();
+}
+
+/* Which counters are this thread's; called by the heap's object. */
+EXPORT enum heap_place snaptrail_visitor_heap(const struct heap_watch *watch, struct heap_view *ret)
+{
+	visitor_heap = watch;
+	if (visitor.board == NULL)
+		return visitor_decided ? HEAP_NEVER : HEAP_EARLY;
+	if (*visitor.generation == 0)
+		return visitor.groups ? HEAP_EARLY : HEAP_NEVER; /* forked: the child's own will come */
+	if (!(visitor.board->groups & GROUP_HEAP) || visitor.main_slot == NULL)
+		return HEAP_NEVER;
+	*ret = (struct heap_view){ .generation = visitor.generation, .process = lane_heap(visitor.main_slot) };
+	if (self.generation == *visitor.generation && !self.ended && !self.busy) {
+		ret->thread = lane_heap(self.lane);
+		ret->tid = self.tid;
+	}
+	return HEAP_HERE;
 }
 
 void gauge_begin(int fd)

@@ -30,6 +30,7 @@
 #include <termios.h>
 #include <threads.h>
 
+#include "heap.h"
 #include "report/change.h"
 #include "report/ring.h"
 
@@ -244,6 +245,9 @@ static inline void ahead_end(void)
 		__atomic_store_n(&self.lane->ahead, 0, __ATOMIC_RELEASE);
 }
 
+/* The object that counts the heap, once it has shown itself; NULL without it. */
+extern const struct heap_watch *visitor_heap;
+
 /* In the child of a fork that was stamped `stamp`; 0: now. */
 void visitor_forked(uint64_t stamp);
 /* This thread ends: its lane goes to the next one. */
@@ -287,6 +291,8 @@ bool visitor_join(const char *board_path, int argc, char **argv, char **env);
 /* A board was named and is there, but not for us: of another version, or the
  * process has no room for it. */
 extern bool visitor_refused;
+/* main is about to run: a process without a board by now never has one. */
+extern bool visitor_decided;
 bool visitor_board_path(char *out, size_t cap);
 const char *env_value(char **env, const char *name);
 

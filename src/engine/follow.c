@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "engine/look.h"
+#include "engine/sample.h"
 
 #define ENDED_WAIT_NS 100000000u /* how long a parent's wait may still tell how it ended */
 #define POLL_NS 20000000u        /* between looks at processes without pidfds */
@@ -126,6 +127,7 @@ static bool settle_exited(struct recorder *r, struct followed *p)
 		p->drained = true;
 		return false;
 	}
+	sample_heap(&r->c, p->pid, 0); /* the last there will be */
 	collect_process_gone(&r->c, p->pid);
 	if (collect_lanes(&r->c, p->pid))
 		return false; /* a big lane takes more than one round */

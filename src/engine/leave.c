@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/look.h"
+#include "engine/sample.h"
 
 #define ALONE_NS 50000000u       /* between two looks at the target's main thread */
 
@@ -81,6 +82,7 @@ static void host_ended(struct recorder *r)
 	for (struct followed *p = r->processes; p; p = p->next)
 		if (p->exited_ns)
 			follow_report_ended(r, p, false, 0);
+	sample_heap(&r->c, h->pid, 0);
 	collect_report(&r->c, &c);
 	if ((int)h->pid == r->root_pid) {
 		r->root_ended = h->has_status;

@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/sample.h"
+
 static char *read_proc(uint32_t pid, const char *name, size_t *ret_n)
 {
 	char path[64];
@@ -502,6 +504,7 @@ void look_report(struct look *l, struct collector *c, uint64_t stamp)
 	report_threads(l, c, stamp);
 	report_texts(l, c, stamp);
 	report_gauges(l, c, stamp);
+	sample_heap(c, l->pid, stamp);
 	metric(c, stamp, l->pid, "rss", (double)l->rss_pages * (double)sysconf(_SC_PAGESIZE));
 	metric(c, stamp, l->pid, "cpu", (double)l->utime_ticks / (double)sysconf(_SC_CLK_TCK));
 	metric(c, stamp, l->pid, "threads", (double)l->nthreads);

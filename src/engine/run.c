@@ -77,23 +77,36 @@ static void plain_path(const struct front *f, char *path, size_t cap, const char
 		snprintf(path, cap, "%s", link);
 }
 
+/* One more object of ours, where it was built. */
+static bool preload_add(struct front *f, struct buf *list, const char *name)
+{
+	char path[PATH_MAX];
+
+	if (visitor_path(name, path, sizeof path) < 0)
+		return false;
+	plain_path(f, path, sizeof path, name);
+	if (list->len)
+		buf_byte(list, ':');
+	buf_str(list, path);
+	return true;
+}
+
 static char *preload_list(struct front *f)
 {
-	char visitor[PATH_MAX], sd[PATH_MAX] = "", stack[PATH_MAX] = "";
+	_cleanup_buf_ struct buf list = BUF_INIT;
 	const char *own = getenv("LD_PRELOAD");
 
-	if (visitor_path("libsnaptrail-preload.so", visitor, sizeof visitor) < 0)
+	if (f->inject.needs_asan_first)
+		buf_str(&list, f->inject.asan_path);
+	if (!preload_add(f, &list, "libsnaptrail-preload.so"))
 		return NULL;
-	plain_path(f, visitor, sizeof visitor, "libsnaptrail-preload.so");
-	if (f->inject.needs_sd && visitor_path("libsnaptrail-preload-sd.so", sd, sizeof sd) == 0)
-		plain_path(f, sd, sizeof sd, "libsnaptrail-preload-sd.so");
-	if (f->p.session.board->stack_groups && visitor_path("libsnaptrail-preload-stack.so", stack, sizeof stack) == 0)
-		plain_path(f, stack, sizeof stack, "libsnaptrail-preload-stack.so");
-	else if (f->p.session.board->stack_groups)
+	if (f->inject.needs_sd)
+		preload_add(f, &list, "libsnaptrail-preload-sd.so");
+	if (f->p.session.board->stack_groups && !preload_add(f, &list, "libsnaptrail-preload-stack.so"))
 		fprintf(stderr, "snaptrail: no call stacks: libsnaptrail-preload-stack.so was not built (libunwind-dev)\n");
-	return xasprintf("LD_PRELOAD=%s%s%s%s%s%s%s%s%s", f->inject.needs_asan_first ? f->inject.asan_path : "",
-			 f->inject.needs_asan_first ? ":" : "", visitor, sd[0] ? ":" : "", sd, stack[0] ? ":" : "", stack, own && *own ? ":" : "",
-			 own ? own : "");
+	if (f->p.config->hooks_heap)
+		preload_add(f, &list, "libsnaptrail-preload-heap.so");
+	return xasprintf("LD_PRELOAD=%s%s%s", buf_cstr(&list), own && *own ? ":" : "", own ? own : "");
 }
 
 /* The target's environment: ours but for LD_PRELOAD and SNAPTRAIL_*. */

@@ -12,6 +12,7 @@
 #include "engine/flush.h"
 #include "engine/look.h"
 #include "engine/replay.h"
+#include "engine/sample.h"
 
 static int by_serial(const void *a, const void *b)
 {
@@ -241,10 +242,20 @@ static int drain_all(struct store *st, struct session *s, struct collector *c)
 	return e;
 }
 
+/* Gauges that nobody read at the end, as of the last that was heard. */
+static void sample_last(struct collector *c, uint64_t heard_ns)
+{
+	for (size_t i = 0; i < c->npending; i++)
+		if (c->pending[i].time_ns > heard_ns)
+			heard_ns = c->pending[i].time_ns;
+	sample_heaps(c, (heard_ns - (uint64_t)c->clock.offset_ns) | STAMP_MONOTONIC);
+}
+
 /* The rest of the lanes, into a stage of its own. */
 static int drain_rest(struct store *st, struct session *s, const struct leftovers *l, bool *ret_lives)
 {
 	struct collector c = { 0 };
+	uint64_t heard_ns = s->board->watermark_ns;
 	int e;
 
 	salvage_clock(l, s->board, &c.clock);
@@ -257,6 +268,8 @@ static int drain_rest(struct store *st, struct session *s, const struct leftover
 	salvage_skip(&c, l);
 	e = drain_all(st, s, &c);
 	*ret_lives = anyone_lives(&c);
+	if (e == 0 && !*ret_lives)
+		sample_last(&c, heard_ns);
 	if (!*ret_lives)
 		for (struct lane_view *v = c.views; v; v = v->next)
 			v->dead = true;

@@ -164,7 +164,8 @@ static uint32_t groups_of(const struct config *c)
 {
 	return (c->hooks_process ? GROUP_PROCESS : 0u) | (c->hooks_thread ? GROUP_THREAD : 0u) |
 	       (c->hooks_status ? GROUP_STATUS : 0u) | (c->hooks_memory ? GROUP_MEMORY : 0u) |
-	       (c->hooks_resource ? GROUP_RESOURCE : 0u) | (c->hooks_communication ? GROUP_COMMUNICATION : 0u);
+	       (c->hooks_resource ? GROUP_RESOURCE : 0u) | (c->hooks_communication ? GROUP_COMMUNICATION : 0u) |
+	       (c->hooks_heap ? GROUP_HEAP : 0u);
 }
 
 static void read_boot_id(char *out, size_t cap)

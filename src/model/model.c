@@ -273,6 +273,23 @@ static void unbury(struct model *m, struct entity *e)
 	list_in(m, e);
 }
 
+/* What is sampled of a process goes with the last that is known of it. */
+static void forget_metrics(struct moment *at, const struct entity *agent)
+{
+	static const char *const sampled[] = { "rss", "cpu", "threads", "descriptors", "heap/live", "heap/allocations", "heap/frees" };
+	bool whole = false;
+	uint32_t pid = agent->table == TABLE_AGENTS ? key_pid(agent->key, &whole) : 0;
+
+	for (size_t i = 0; pid && whole && i < sizeof sampled / sizeof *sampled; i++) {
+		char key[64];
+		int n = snprintf(key, sizeof key, "p%u/%s", pid, sampled[i]);
+		struct entity *e = model_find(at->m, TABLE_METRICS, key, (size_t)n);
+
+		if (e)
+			entity_bury(at, e);
+	}
+}
+
 void model_ended(struct moment *at, struct entity *e)
 {
 	struct model *m = at->m;
@@ -288,6 +305,7 @@ void model_ended(struct moment *at, struct entity *e)
 		if (old == NULL)
 			continue;
 		old->ended = 0;
+		forget_metrics(at, old);
 		entity_bury(at, old);
 	}
 }

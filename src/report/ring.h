@@ -49,6 +49,7 @@ enum hook_group {
 	GROUP_PROCESS = 1, GROUP_THREAD = 2, GROUP_STATUS = 4, GROUP_MEMORY = 8, GROUP_RESOURCE = 16,
 	GROUP_COMMUNICATION = 32, GROUP_ALL = 63,
 	GROUP_EXPLICIT = 64, /* what the program says itself: always on */
+	GROUP_HEAP = 128,    /* gauges of the heap, from an object of their own */
 };
 
 enum lane_state {
@@ -102,6 +103,30 @@ struct slot_gauges {
 #define SLOT_GAUGES_OFFSET 256u
 #define MORE_GAUGES 4096u
 _Static_assert(SLOT_GAUGES_OFFSET + sizeof(struct slot_gauges) <= SLOT_DATA_OFFSET, "a slot's first page");
+
+/* The heap's gauges, at the end of the first page of every slot and ring file.
+ * A block may be freed by another thread than took it: `live` of a thread may
+ * be below zero, and the process's is the sum over its lanes and `process`. */
+struct heap_count {
+	int64_t live;             /* bytes, as malloc_usable_size() says */
+	uint64_t allocations, frees;
+};
+struct lane_heap {
+	struct heap_count own;    /* of the lane's thread, by plain adds */
+	uint32_t tid;             /* that thread, 0 none */
+	uint32_t pad0[9];
+	/* In a process's first slot: what threads without a lane and ended ones
+	 * counted, and what a fork brought along; by locked adds. */
+	struct heap_count process;
+	uint32_t moves_begun;     /* counts that go from one place to another: while */
+	uint32_t moves_done;      /* these two differ they may be in both */
+	uint32_t unsized;         /* the allocator does not say how big a block is: `live` means nothing */
+	uint32_t pad1[7];
+};
+#define LANE_HEAP_OFFSET 3840u
+_Static_assert(sizeof(struct lane_heap) == 128, "two lines");
+_Static_assert(LANE_HEAP_OFFSET + sizeof(struct lane_heap) <= LANE_HEADER_BYTES, "a ring file's first page");
+_Static_assert(SLOT_GAUGES_OFFSET + sizeof(struct slot_gauges) <= LANE_HEAP_OFFSET, "behind a slot's gauges");
 
 #define BOARD_KNOWN 512u
 #define BOARD_WORDS_BYTES 4096u
@@ -169,6 +194,8 @@ static inline struct slot_gauges *slot_gauges(struct lane *slot)
 {
 	return (struct slot_gauges *)((char *)slot + SLOT_GAUGES_OFFSET);
 }
+
+static inline struct lane_heap *lane_heap(struct lane *l) { return (struct lane_heap *)((char *)l + LANE_HEAP_OFFSET); }
 
 static inline uint64_t record_header(uint64_t pos, uint32_t len, uint32_t state)
 {

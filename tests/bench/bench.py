@@ -285,6 +285,27 @@ def server_rows():
                    lambda out: float(re.search(r"Requests/sec:\s*([0-9.]+)", out).group(1)))
 
 
+def heap_rows(pair):
+    """A malloc and its free, alternating with plain and with heaptrack; figures without what one start costs."""
+    heaptrack = shutil.which("heaptrack")
+    ways = {"plain": [], "ours": [], **({"heaptrack": []} if heaptrack else {})}
+    env = dict(os.environ, SNAPTRAIL_HOOKS_HEAP="yes")
+    for i in range(9):
+        for way in list(ways) if i % 2 else reversed(list(ways)):
+            cmd = {"plain": [pair, "3000000"], "ours": recorded([pair, "3000000"]),
+                   "heaptrack": [heaptrack or "", "-o", os.path.join(WORK, "heap"), pair, "400000"]}[way]
+            said = [float(x) for x in run(cmd, env=env).stdout.split("\n") if re.fullmatch(r"[0-9.]+", x)]
+            if said:
+                ways[way].append(said[0])
+    plain = statistics.median(ways["plain"])
+    added = statistics.median(ways["ours"]) - plain
+    figure = f"+{added:.1f} ns on {plain:.1f}"
+    if ways.get("heaptrack"):
+        theirs = statistics.median(ways["heaptrack"]) - plain
+        figure += f"; heaptrack +{theirs:.0f}; ours is 1/{theirs / max(added, .1):.0f}"
+    row("malloc+free pair, heap = yes: added", figure, "1/5")
+
+
 def memory_row():
     code = ("import re\n"
             "s=open('/proc/self/smaps').read()\n"
@@ -301,7 +322,8 @@ def memory_row():
 def main():
     print(f"{'what':58} {'measured':44} goal")
     groups = [("report", lambda: report_rows(compile_c("report", "-lsystemd"))), ("program", program_rows),
-              ("plain", lambda: plain_host_rows(compile_c("report", "-lsystemd"))), ("stack", lambda: stack_rows(compile_c("report", "-lsystemd"))), ("server", server_rows), ("memory", memory_row)]
+              ("plain", lambda: plain_host_rows(compile_c("report", "-lsystemd"))), ("stack", lambda: stack_rows(compile_c("report", "-lsystemd"))), ("server", server_rows),
+              ("heap", lambda: heap_rows(compile_c("pair", "-fno-builtin"))), ("memory", memory_row)]
     for name, group in groups:
         if PATTERN in name and not (PATTERN == "" and name == "stack"): # those are among the reports' rows
             group()

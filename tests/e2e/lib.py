@@ -17,6 +17,7 @@ PLAIN = HOST == "plain"
 # The engine's own thread is one of the target's.
 OWN_THREADS = 1 if PLAIN else 0
 PRELOAD = os.path.join(BUILD, "preload/.libs/libsnaptrail-preload.so")
+HEAP = PRELOAD.replace(".so", "-heap.so")
 
 
 class Skip(Exception):
@@ -62,7 +63,8 @@ def snaptrail(*args, code=0, **kw):
 
 def plain_argv(*command, session="s", options=()):
     """The same by LD_PRELOAD alone: options are said by the environment."""
-    env = ["LD_PRELOAD=" + ":".join(filter(None, [PRELOAD, os.environ.get("LD_PRELOAD")])), "SNAPTRAIL_SESSION=" + session]
+    heap = HEAP if os.environ.get("SNAPTRAIL_HOOKS_HEAP") == "yes" else None
+    env = ["LD_PRELOAD=" + ":".join(filter(None, [PRELOAD, heap, os.environ.get("LD_PRELOAD")])), "SNAPTRAIL_SESSION=" + session]
     options = list(options)
     while options:
         name = options.pop(0)

@@ -15,8 +15,8 @@ def run(*argv, **kw):
     return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=50, **kw).stdout
 
 
-def hooks():
-    with open(os.path.join(SOURCE, "preload", "hooks.def")) as f:
+def hooks(table="hooks.def"):
+    with open(os.path.join(SOURCE, "preload", table)) as f:
         text = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.S)
     return set(re.findall(r"^HOOK\(\w+, [^,]+, (\w+),", text, re.M)) | set(re.findall(r"^JUMP\(\w+, (\w+)\)", text, re.M))
 
@@ -31,7 +31,8 @@ def test_exactly_the_hooked_names_are_exported():
     ours = {n for n in exports(PRELOAD) if not n.startswith("snaptrail_")}
     assert ours == hooks(), "only exported: %s; only in the table: %s" % (sorted(ours - hooks()), sorted(hooks() - ours))
     assert exports(PRELOAD) - ours == {"snaptrail_report_v1", "snaptrail_report_enabled",
-                                      "snaptrail_visitor_notify", "snaptrail_visitor_stacks", "snaptrail_visitor_hosts"}
+                                      "snaptrail_visitor_notify", "snaptrail_visitor_stacks", "snaptrail_visitor_hosts",
+                                      "snaptrail_visitor_heap"}
 
 
 def test_the_engine_module_shows_two_functions_and_needs_nothing_but_libc():
@@ -49,17 +50,29 @@ def test_the_second_object_exports_only_names_of_libsystemd():
     assert names and all(n.startswith("sd_") for n in names), names
 
 
+def test_the_heaps_object_exports_the_mallocs_and_nothing_else():
+    assert exports(PRELOAD.replace(".so", "-heap.so")) == hooks("heap.def")
+    assert not exports(PRELOAD) & hooks("heap.def")
+
+
+def test_the_heaps_object_asks_the_loader_for_nothing():
+    wanted = {line.split()[-1].split("@")[0] for line in
+              run("nm", "-D", "--undefined-only", PRELOAD.replace(".so", "-heap.so")).splitlines() if line.split()[-2] == "U"}
+    assert wanted == {"__errno_location", "_r_debug"}, wanted
+
+
 def test_the_visitor_needs_nothing_but_libc():
-    for path in (PRELOAD, PRELOAD.replace(".so", "-sd.so")):
+    for path in (PRELOAD, PRELOAD.replace(".so", "-sd.so"), PRELOAD.replace(".so", "-heap.so")):
         needed = re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-d", path))
         assert set(needed) <= {"libc.so.6", "ld-linux-x86-64.so.2"}, (path, needed)
 
 
 def test_thread_local_storage_is_at_most_256_bytes_and_initial_exec():
-    m = re.search(r"^\s*TLS\s+\S+\s+\S+\s+\S+\s*\S+\s+(0x\w+)", run("readelf", "-lW", PRELOAD), re.M)
-    assert m and int(m.group(1), 16) <= 256, m
-    assert "__tls_get_addr" not in run("nm", "-D", PRELOAD)
-    assert not re.search(r"R_X86_64_(DTPMOD64|DTPOFF64|TLSDESC)", run("readelf", "-rW", PRELOAD))
+    for path in (PRELOAD, PRELOAD.replace(".so", "-heap.so")):
+        m = re.search(r"^\s*TLS\s+\S+\s+\S+\s+\S+\s*\S+\s+(0x\w+)", run("readelf", "-lW", path), re.M)
+        assert m and int(m.group(1), 16) <= 256, m
+        assert "__tls_get_addr" not in run("nm", "-D", path)
+        assert not re.search(r"R_X86_64_(DTPMOD64|DTPOFF64|TLSDESC)", run("readelf", "-rW", path))
 
 
 def test_the_visitor_wants_no_new_libc():

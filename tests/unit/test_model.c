@@ -588,9 +588,16 @@ static void only_so_many_ended_ones_stay(void)
 	bench_make(&b);
 	began(&b, 10, 1);
 	for (uint32_t pid = 100; pid < 100 + 2000; pid++) {
+		char metric[32];
+		int n = snprintf(metric, sizeof metric, "p%u/heap/live", pid);
+
 		say(&b, 10, (struct change){ .kind = PROCESS_FORKED, .pid = pid, .ppid = 10 });
+		say(&b, 0, (struct change){ .kind = METRIC, .name = BYTES(metric, n), .real = 5 });
 		say(&b, 0, (struct change){ .kind = PROCESS_ENDED, .pid = pid, .has_number = true });
 	}
+	CU_ASSERT_PTR_NOT_NULL(entry(&b, TABLE_METRICS, "p2099/heap/live"));
+	CU_ASSERT_PTR_NULL(entry(&b, TABLE_METRICS, "p100/heap/live"));
+	CU_ASSERT(model_count(b.m, TABLE_METRICS) <= 1024 + 2);
 	CU_ASSERT(model_count(b.m, TABLE_AGENTS) <= 1024 + 2);
 	CU_ASSERT_PTR_NOT_NULL(entry(&b, TABLE_AGENTS, "p10"));
 	CU_ASSERT_PTR_NOT_NULL(entry(&b, TABLE_AGENTS, "p2099"));
