@@ -101,14 +101,24 @@ static int unanswered(const struct session *s, const char *what)
 	return fail(-EBUSY, "%s: its recorder is %s, pid %d", what, comm, pid);
 }
 
-static int page_open(const struct session *s, int *ret_fd, struct request_page **ret)
+/* A recorder that has just begun has its lease before its page. */
+static int open_within(const char *path, uint64_t until_ns)
+{
+	int fd;
+
+	while ((fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) < 0 && errno == ENOENT && mono_now_ns() < until_ns)
+		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+	return fd;
+}
+
+static int page_open(const struct session *s, uint64_t until_ns, int *ret_fd, struct request_page **ret)
 {
 	char path[320];
 	struct stat st;
 	int fd;
 
 	page_path(s, path);
-	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	fd = open_within(path, until_ns);
 	if (fd < 0 && errno == EACCES)
 		return unanswered(s, "the session belongs to another user");
 	if (fd < 0)
@@ -160,7 +170,7 @@ int request_ask(const struct session *s, struct request_page *q)
 	uint32_t asked;
 	int fd, r;
 
-	r = page_open(s, &fd, &p);
+	r = page_open(s, until, &fd, &p);
 	if (r < 0)
 		return r;
 	if (!lock_within(fd, until)) {

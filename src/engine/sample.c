@@ -6,7 +6,8 @@
 #include <sched.h>
 #include <stdio.h>
 
-#define TRIES 200 /* while counts move between places; a thread killed there never ends it */
+#define TRIES 200         /* while counts move between places; a thread killed there never ends it */
+#define INSTANT_NS 100000u /* looking longer than this is no instant: what one lane gave another took */
 
 struct sums {
 	struct heap_count all;
@@ -52,10 +53,12 @@ static struct heap_count sum_steady(struct collector *c, struct lane *slot)
 	for (int i = 0; i < TRIES; i++) {
 		uint32_t done = __atomic_load_n(&h->moves_done, __ATOMIC_SEQ_CST);
 		uint32_t begun = __atomic_load_n(&h->moves_begun, __ATOMIC_SEQ_CST);
+		uint64_t since_ns = mono_now_ns();
 
 		all = sum_lanes(c, slot);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-		if (done == begun && __atomic_load_n(&h->moves_begun, __ATOMIC_SEQ_CST) == begun)
+		if (done == begun && __atomic_load_n(&h->moves_begun, __ATOMIC_SEQ_CST) == begun &&
+		    mono_now_ns() - since_ns < INSTANT_NS)
 			break;
 		sched_yield();
 	}

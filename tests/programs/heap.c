@@ -129,6 +129,34 @@ static void threads(void)
 	tell(); /* when they have ended */
 }
 
+/* Threads that take, end, and leave to the main one what they took. */
+#define CROWD 4
+
+static void *taker(void *arg)
+{
+	void **mine = arg;
+
+	for (int i = 0; i < KEEP; i++)
+		mine[i] = got(malloc(5000));
+	return NULL;
+}
+
+static void churn(void)
+{
+	pthread_t t[CROWD];
+
+	for (int round = 0; round < 150; round++) {
+		for (int k = 0; k < CROWD; k++)
+			if (pthread_create(&t[k], NULL, taker, kept + k * KEEP))
+				_exit(9);
+		for (int k = 0; k < CROWD; k++)
+			pthread_join(t[k], NULL);
+		for (int i = 0; i < CROWD * KEEP; i++)
+			free(gone(kept[i]));
+	}
+	tell();
+}
+
 /* A lane that outgrows its slot, and grows again. */
 static void grow(void)
 {
@@ -222,6 +250,8 @@ int main(int argc, char **argv)
 		family(kept), tell();
 	else if (!strcmp(verb, "threads"))
 		threads();
+	else if (!strcmp(verb, "churn"))
+		churn();
 	else if (!strcmp(verb, "grow"))
 		grow();
 	else if (!strcmp(verb, "fork") || !strcmp(verb, "clone"))
