@@ -25,26 +25,46 @@ static struct request_page *page_map(int fd)
 
 static void page_path(const struct session *s, char out[320]) { snprintf(out, 320, "%s/requests", s->folder); }
 
+/* Under its name only when it is whole. */
+static int page_create(const char *path)
+{
+	char making[340];
+	int fd, r;
+
+	snprintf(making, sizeof making, "%s.making", path);
+	unlink(making);
+	fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -1;
+	r = posix_fallocate(fd, 0, REQUEST_BYTES);
+	if (r == 0 && rename(making, path) == 0)
+		return fd;
+	errno = r ? r : errno;
+	close(fd);
+	return -1;
+}
+
 struct request_page *request_page_make(const struct session *s)
 {
 	struct request_page *p = NULL;
 	char path[320];
-	int fd, r;
+	int fd;
 
 	page_path(s, path);
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	r = fd < 0 ? errno : posix_fallocate(fd, 0, REQUEST_BYTES);
-	if (r == 0 && (p = page_map(fd)) == NULL)
-		r = errno;
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		fd = page_create(path);
+	if (fd >= 0)
+		p = page_map(fd);
+	if (p == NULL)
+		fail(-errno, "%s: %s", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);
-	if (p == NULL) {
-		fail(-r, "%s: %s", path, strerror(r));
+	if (p == NULL)
 		return NULL;
-	}
 	/* What was asked of a recorder that is gone is nobody's question now. */
 	__atomic_store_n(&p->answered, p->asked, __ATOMIC_RELEASE);
-	p->magic = REQUEST_MAGIC;
+	__atomic_store_n(&p->magic, REQUEST_MAGIC, __ATOMIC_RELEASE);
 	return p;
 }
 
@@ -129,6 +149,8 @@ static int page_open(const struct session *s, uint64_t until_ns, int *ret_fd, st
 	}
 	*ret = page_map(fd);
 	*ret_fd = fd;
+	while (*ret && __atomic_load_n(&(*ret)->magic, __ATOMIC_ACQUIRE) == 0 && mono_now_ns() < until_ns)
+		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
 	if (*ret && (*ret)->magic == REQUEST_MAGIC)
 		return 0;
 	request_page_free(*ret);
