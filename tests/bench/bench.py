@@ -156,8 +156,8 @@ def uftrace_row():
         print(f"bench: calls was not built: {r.stderr[:200]}", file=sys.stderr)
         return
     trace = ["uftrace", "record", "--no-libcall", "-d", os.path.join(WORK, "uftrace"), out, "300000"]
-    a = [float(run([out, "300000"]).stdout) for _ in range(5)]
-    b = [float(run(trace).stdout.split()[0]) for _ in range(5)]
+    a = [float(run([out, "300000"], cwd=WORK).stdout) for _ in range(5)]
+    b = [float(run(trace, cwd=WORK).stdout.split()[0]) for _ in range(5)]
     row("  a function traced by uftrace (-pg)", f"{statistics.median(b) - statistics.median(a):.0f} ns", "")
 
 
