@@ -303,8 +303,8 @@ int salvage_session(struct store *st, const char *pointer)
 	bool lives = false;
 	int e = session_attach(&s, pointer, true);
 
-	if (e == -EBUSY)
-		return e;
+	if (s.lease < 0)
+		return e == -ENOENT ? 0 : e; /* its recorder has just ended it */
 	if (e < 0) {
 		end_session(st, &s, 0, "the machine restarted while it was recorded");
 		session_close(&s, true);

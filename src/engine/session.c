@@ -240,27 +240,97 @@ static int board_create(struct session *s, const struct config *c, const struct 
 	return 0;
 }
 
+/* Gives a file its name, unless another has it: -EEXIST. */
+static int name_it(const char *from, const char *to)
+{
+	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return -errno;
+	return link(from, to) < 0 ? -errno : 0; /* a file system that cannot; the caller removes `from` */
+}
+
+/* The lock on what the pointer's name means, once it is held and still does. */
+static int lease_lock(const char *path, int tries)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	struct stat held, named;
+
+	if (fd < 0)
+		return -errno;
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (tries-- <= 0) {
+			close(fd);
+			return -EBUSY;
+		}
+		nanosleep(&(struct timespec){ .tv_nsec = LEASE_WAIT_NS }, NULL);
+	}
+	if (fstat(fd, &held) == 0 && stat(path, &named) == 0 && held.st_ino == named.st_ino)
+		return fd;
+	close(fd);
+	return -ESTALE;
+}
+
+static int pointer_text(const struct session *s, char *text, size_t size, int recorder, int root)
+{
+	int n = snprintf(text, size, "folder %s\nboot %s\nrecorder %d\n", s->folder, s->board->boot_id, recorder);
+
+	return root ? n + snprintf(text + n, size - (size_t)n, "pid %d\n", root) : n;
+}
+
+/* A pointer has its name only when it is written and locked: whoever finds one
+ * that is not locked may salvage and remove it. */
+static int pointer_new(struct session *s)
+{
+	char path[sizeof s->pointer + 24], text[1024];
+	int n = pointer_text(s, text, sizeof text, (int)getpid(), 0), fd, r;
+
+	snprintf(path, sizeof path, "%s.new.%d", s->pointer, (int)getpid());
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	r = flock(fd, LOCK_EX | LOCK_NB) < 0 || write(fd, text, (size_t)n) != n ? -errno : name_it(path, s->pointer);
+	unlink(path);
+	if (r < 0)
+		close(fd);
+	return r < 0 ? r : fd;
+}
+
+/* A recorder that was killed a moment ago may still be letting go, and left
+ * its pointer. */
+static int pointer_old(struct session *s)
+{
+	char text[1024];
+	int n = pointer_text(s, text, sizeof text, (int)getpid(), 0), fd = lease_lock(s->pointer, LEASE_TRIES);
+
+	if (fd >= 0 && (pwrite(fd, text, (size_t)n, 0) != n || ftruncate(fd, n) < 0)) {
+		n = -errno;
+		close(fd);
+		return n;
+	}
+	return fd;
+}
+
 static int pointer_write(struct session *s, const char *store_folder)
 {
-	char live[4200], text[1024];
-	int n;
+	char live[4200];
+	int r = -ESTALE;
 
 	snprintf(live, sizeof live, "%s/live", store_folder);
 	if (mkdir(live, 0700) < 0 && errno != EEXIST)
 		return fail(-errno, "%s: %s", live, strerror(errno));
 	snprintf(s->pointer, sizeof s->pointer, "%s/%s", live, s->id);
-	s->lease = open(s->pointer, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (s->lease < 0)
-		return fail(-errno, "%s: %s", s->pointer, strerror(errno));
-	/* A recorder that was killed a moment ago may still be letting go. */
-	for (int i = 0; flock(s->lease, LOCK_EX | LOCK_NB) < 0; i++) {
-		if (i == LEASE_TRIES)
-			return fail(-EBUSY, "the session is being recorded already");
-		nanosleep(&(struct timespec){ .tv_nsec = LEASE_WAIT_NS }, NULL);
+	/* Who held the old one may remove it at any moment: once more. */
+	for (int i = 0; i < LEASE_TRIES && (r == -ESTALE || r == -ENOENT); i++) {
+		r = pointer_new(s);
+		if (r == -EEXIST)
+			r = pointer_old(s);
 	}
-	n = snprintf(text, sizeof text, "folder %s\nboot %s\nrecorder %d\n", s->folder, s->board->boot_id, (int)getpid());
-	if (ftruncate(s->lease, 0) < 0 || pwrite(s->lease, text, (size_t)n, 0) != n)
-		return fail(-errno, "%s: %s", s->pointer, strerror(errno));
+	if (r == -EBUSY)
+		return fail(-EBUSY, "the session is being recorded already");
+	if (r < 0)
+		return fail(r, "%s: %s", s->pointer, strerror(-r));
+	s->lease = r;
 	return 0;
 }
 
@@ -300,7 +370,7 @@ int session_create(struct session *s, const char *store_folder, const char *id, 
 void session_set_pids(struct session *s, int pid, int root)
 {
 	char text[1024];
-	int n = snprintf(text, sizeof text, "folder %s\nboot %s\nrecorder %d\npid %d\n", s->folder, s->board->boot_id, pid, root);
+	int n = pointer_text(s, text, sizeof text, pid, root);
 
 	s->board->recorder_pid = (uint32_t)pid;
 	if (s->pointer[0] == 0) {
@@ -319,17 +389,9 @@ void session_set_pids(struct session *s, int pid, int root)
 static int pointer_read(struct session *s, char boot[40])
 {
 	char text[1024] = "";
-	int fd = open(s->pointer, O_RDWR | O_CLOEXEC);
-	ssize_t n;
 
-	if (fd < 0)
-		return fail(-errno, "%s: %s", s->pointer, strerror(errno));
-	n = pread(fd, text, sizeof text - 1, 0);
-	if (n < 0 || sscanf(text, "folder %279s\nboot %39s", s->folder, boot) != 2) {
-		close(fd);
+	if (pread(s->lease, text, sizeof text - 1, 0) < 0 || sscanf(text, "folder %279s\nboot %39s", s->folder, boot) != 2)
 		return fail(-EBADMSG, "%s: not a session's pointer", s->pointer);
-	}
-	s->lease = fd;
 	return 0;
 }
 
@@ -342,13 +404,17 @@ int session_attach(struct session *s, const char *pointer, bool take)
 	*s = (struct session){ .lease = -1 };
 	snprintf(s->pointer, sizeof s->pointer, "%s", pointer);
 	snprintf(s->id, sizeof s->id, "%s", strrchr(pointer, '/') ? strrchr(pointer, '/') + 1 : pointer);
+	fd = take ? lease_lock(pointer, 0) : open(pointer, O_RDWR | O_CLOEXEC);
+	if (fd < 0) {
+		r = take ? fd : -errno;
+		s->pointer[0] = 0; /* nothing of it is ours */
+		return r == -EBUSY || r == -ESTALE ? fail(-EBUSY, "the session is being recorded") :
+						     fail(r, "%s: %s", pointer, strerror(-r));
+	}
+	s->lease = fd;
 	r = pointer_read(s, boot);
 	if (r < 0)
 		return r;
-	if (take && flock(s->lease, LOCK_EX | LOCK_NB) < 0) {
-		session_close(s, false);
-		return fail(-EBUSY, "the session is being recorded");
-	}
 	snprintf(path, sizeof path, "%s/board", s->folder);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size < (off_t)BOARD_BYTES) {

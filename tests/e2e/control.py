@@ -28,8 +28,9 @@ class Recorded:
         code = "import os, sys\nfor line in sys.stdin:\n    exec(line); print('did', flush=True)"
         self.p = subprocess.Popen(run_argv(PYTHON, "-c", code, options=options), stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE, text=True)
-        self.session = wait_for(live, what="the session")[0]
+        wait_for(live, what="the session")
         self.do("pass")
+        self.session = live()[0] # who begins it hands it to its recorder
 
     def do(self, line):
         self.p.stdin.write(line + "\n")
@@ -226,3 +227,17 @@ def folders():
     for name in os.listdir(live_folder):
         with open(os.path.join(live_folder, name)) as f:
             yield [line.split(" ", 1)[1].strip() for line in f if line.startswith("folder ")][0]
+
+
+def test_who_looks_at_any_moment_takes_no_session_away():
+    """A pointer that had its name before its lock was salvaged by the command that found it."""
+    store = os.environ["SNAPTRAIL_STORE"]
+    looks = "while [ ! -e %s.enough ]; do %s sessions --json; done >%s.seen 2>/dev/null" % (store, SNAPTRAIL, store)
+    many = [subprocess.Popen(["sh", "-c", looks]) for _ in range(2)]
+    for i in range(40):
+        assert subprocess.run(run_argv("/bin/true", session="n%d" % i), stdin=subprocess.DEVNULL, timeout=20).returncode == 0
+    open(store + ".enough", "w").close()
+    for p in many:
+        p.wait(20)
+    sessions = json.loads(snaptrail("sessions", "--json"))
+    assert len(sessions) == 40 and all(s["note"] in (None, "") and s["exitCode"] == 0 and not s["live"] for s in sessions), sessions
