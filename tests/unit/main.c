@@ -9,6 +9,7 @@ void suite_change(void);
 void suite_collect(void);
 void suite_config(void);
 void suite_explicit(void);
+void suite_handed(void);
 void suite_json(void);
 void suite_model(void);
 void suite_store(void);
@@ -20,7 +21,7 @@ static const struct {
 } suites[] = {
 	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
-	{ "explicit", suite_explicit },
+	{ "explicit", suite_explicit }, { "handed", suite_handed },
 };
 
 void temp_make(struct temp_folder *t)
