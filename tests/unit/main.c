@@ -5,6 +5,7 @@
 #include <ftw.h>
 #include <unistd.h>
 
+void suite_api(void);
 void suite_change(void);
 void suite_collect(void);
 void suite_config(void);
@@ -21,7 +22,7 @@ static const struct {
 } suites[] = {
 	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
-	{ "explicit", suite_explicit }, { "handed", suite_handed },
+	{ "explicit", suite_explicit }, { "handed", suite_handed }, { "api", suite_api },
 };
 
 void temp_make(struct temp_folder *t)
