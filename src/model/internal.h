@@ -46,7 +46,7 @@ struct model {
 	bool handed, layout_changed, journaled;
 	struct layout_entry *layout;
 	size_t nlayout;
-	struct buf journal;
+	struct buf journal, scratch;
 	uint64_t journal_changes;
 	uint8_t *arena;             /* entities of a loaded state: pieces, the newest first */
 	size_t arena_left;
@@ -125,6 +125,8 @@ bool entry_unpack(struct entity *e, const uint8_t *p, size_t n);
 void entity_enter(struct model *m, struct entity *e, enum table t, const char *key, size_t n);
 /* Out of hash and list, and freed. */
 void entity_remove(struct model *m, struct entity *e);
+/* So many entities will come: the hash grows once. */
+void model_expect(struct model *m, size_t entities);
 void entity_drop_row(struct entity *e);
 
 /* The known fields of a table's entities. */

@@ -34,6 +34,7 @@ void entity_drop_row(struct entity *e)
 		free((void *)e->row);
 	e->row = NULL;
 	e->row_owned = false;
+	e->patches = NULL;
 }
 
 static void entity_free(struct entity *e)
@@ -130,9 +131,8 @@ static struct entity *lookup(const struct model *m, enum table t, const char *ke
 	return e;
 }
 
-static void rehash(struct model *m)
+static void rehash(struct model *m, size_t bigger)
 {
-	size_t bigger = m->nbuckets * 2;
 	struct entity **b = xcalloc(bigger, sizeof *b);
 
 	for (size_t i = 0; i < m->nbuckets; i++) {
@@ -145,6 +145,16 @@ static void rehash(struct model *m)
 	free(m->buckets);
 	m->buckets = b;
 	m->nbuckets = bigger;
+}
+
+void model_expect(struct model *m, size_t entities)
+{
+	size_t n = m->nbuckets;
+
+	while (n < entities)
+		n *= 2;
+	if (n > m->nbuckets)
+		rehash(m, n);
 }
 
 static void unhash(struct model *m, struct entity *e)
@@ -160,7 +170,7 @@ static void unhash(struct model *m, struct entity *e)
 static void hash_in(struct model *m, struct entity *e)
 {
 	if (m->nentities >= m->nbuckets)
-		rehash(m);
+		rehash(m, m->nbuckets * 2);
 	e->chain = m->buckets[e->hash & (m->nbuckets - 1)];
 	m->buckets[e->hash & (m->nbuckets - 1)] = e;
 	m->nentities++;

@@ -155,10 +155,12 @@ static void pack_entity(const struct model *m, const struct entity *e, struct bu
 {
 	size_t mark;
 
-	if (e->row) {
+	if (entity_row(e)) {
 		pack_bytes(out, e->table + 1u, e->row, e->row_len);
 		return;
 	}
+	if (m->handed)
+		entity_value(e);
 	mark = pack_begin(out, e->table + 1u);
 	entry_pack(e, !m->handed, out);
 	pack_end(out, mark);
@@ -172,8 +174,13 @@ void model_save(struct model *m, uint64_t time_ns, struct buf *out)
 	if (m->handed)
 		layout_pack(m, STATE_LAYOUT, out);
 	for (int t = 1; t < TABLE_COUNT; t++)
-		for (const struct entity *e = m->first[t]; e; e = e->next)
+		for (const struct entity *e = m->first[t]; e; e = e->next) {
+			if (e->next) {
+				__builtin_prefetch(e->next->row);
+				__builtin_prefetch(e->next->next);
+			}
 			pack_entity(m, e, out);
+		}
 	for (const struct environment *v = m->environments; v; v = v->next) {
 		size_t mark = pack_begin(out, 10);
 
@@ -481,6 +488,8 @@ static void load_ended(struct model *m)
 	free(list);
 }
 
+#define ROW_BYTES 128u /* of an entity, about */
+
 bool model_load(struct model *m, const uint8_t *p, size_t n)
 {
 	model_observer quiet = m->observe;
@@ -492,9 +501,11 @@ bool model_load(struct model *m, const uint8_t *p, size_t n)
 	while ((r = wire_next(p, n, &pos, &w)) > 0) {
 		bool good = true;
 
-		if (w.type == 2 && w.field == STATE_LAYOUT)
+		if (w.type == 2 && w.field == STATE_LAYOUT) {
 			good = m->handed = layout_unpack(m, (const uint8_t *)w.b.p, w.b.n);
-		else if (m->handed && w.type == 2 && w.field >= 2 && w.field <= 8)
+			model_expect(m, n / ROW_BYTES);
+		}
+		if (m->handed && w.type == 2 && w.field >= 2 && w.field <= 8)
 			good = load_row(m, (enum table)(w.field - 1), &w.b);
 		else if (w.type == 2 && w.field >= 2 && w.field <= 8)
 			good = load_entry(m, (enum table)(w.field - 1), &w.b);
