@@ -69,18 +69,6 @@ int handed_floor(struct store *st, const char *session_id, uint64_t time_ns, str
 
 /* ---- giving back ---- */
 
-static bool apply_run(struct model *m, uint64_t time_ns, const struct bytes *run)
-{
-	struct wire w;
-	size_t pos = 0;
-	int r;
-
-	while ((r = wire_next(run->p, run->n, &pos, &w)) > 0)
-		if (w.field == RUN_CHANGES && w.type == 2 && !model_patch_later(m, time_ns, w.b.p, w.b.n))
-			return false;
-	return r == 0;
-}
-
 /* One payload onto the model, which takes the bytes when it points into them.
  */
 static bool apply_payload(struct model *m, uint64_t time_ns, struct buf *payload)
@@ -93,7 +81,7 @@ static bool apply_payload(struct model *m, uint64_t time_ns, struct buf *payload
 		bool good = true;
 
 		if (w.field == 1 && w.type == 2)
-			good = apply_run(m, time_ns, &w.b);
+			good = model_patch_later(m, time_ns, w.b.p, w.b.n);
 		else if (w.field == 8 && w.type == 2)
 			good = layout_unpack(m, w.b.p, w.b.n);
 		else if (w.field == 15 && w.type == 2)

@@ -90,11 +90,18 @@ static void *arena_get(struct model *m, size_t n)
 	return p;
 }
 
-struct entity *handed_entity(struct model *m, enum table t, const char *key, size_t n)
+struct entity *handed_room(struct model *m, size_t key_len)
 {
-	struct entity *e = arena_get(m, sizeof *e + n + 1); /* zeros: pieces are never used twice */
+	struct entity *e = arena_get(m, sizeof *e + key_len + 1); /* zeros: pieces are never used twice */
 
 	e->in_arena = true;
+	return e;
+}
+
+struct entity *handed_entity(struct model *m, enum table t, const char *key, size_t n)
+{
+	struct entity *e = handed_room(m, n);
+
 	entity_enter(m, e, t, key, n);
 	return e;
 }
@@ -625,34 +632,61 @@ bool model_patch(struct model *m, uint64_t time_ns, const uint8_t *p, size_t n)
 
 /* Damage inside an entity was ruled out by the record's checksum: who made it
  * wrong wrote it wrong, and it shows as what could be read of it. */
-bool model_patch_later(struct model *m, uint64_t time_ns, const uint8_t *p, size_t n)
+static bool patch_later(struct model *m, uint64_t time_ns, const struct change *c, const struct bytes *raw)
 {
-	struct change c;
-	struct entity *e;
+	struct entity *e = model_find(m, (enum table)c->table, c->name.p, c->name.n);
 	struct patch *patch;
 
-	if (!change_read(&c, p, n) || c.table == 0 || c.table >= TABLE_COUNT || c.name.p == NULL || n > UINT32_MAX)
-		return false;
-	e = model_find(m, (enum table)c.table, c.name.p, c.name.n);
-	if (c.kind == ENTITY_DELETED && e)
+	if (c->kind == ENTITY_DELETED && e)
 		entity_remove(m, e);
-	if (c.kind == ENTITY_DELETED || (c.kind == FIELD_DROPPED && e == NULL))
+	if (c->kind == ENTITY_DELETED || (c->kind == FIELD_DROPPED && e == NULL))
 		return true;
-	if (c.kind != ENTITY_SET && c.kind != ENTITY_PATCHED && c.kind != MESSAGE && c.kind != FIELD_DROPPED)
+	if (c->kind != ENTITY_SET && c->kind != ENTITY_PATCHED && c->kind != MESSAGE && c->kind != FIELD_DROPPED)
 		return false;
 	if (e && !e->folded)
-		return model_patch(m, time_ns, p, n);
+		return model_patch(m, time_ns, raw->p, raw->n);
 	if (e == NULL) {
-		layout_needs(m, (enum table)c.table);
-		e = handed_entity(m, (enum table)c.table, c.name.p, c.name.n);
+		layout_needs(m, (enum table)c->table);
+		e = handed_entity(m, (enum table)c->table, c->name.p, c->name.n);
 		e->folded = true;
 	}
 	patch = arena_get(m, sizeof *patch);
-	*patch = (struct patch){ .before = e->patches, .p = p, .n = (uint32_t)n };
+	*patch = (struct patch){ .before = e->patches, .p = raw->p, .n = raw->n };
 	e->patches = patch;
 	e->time_ns = time_ns;
 	e->source = SOURCE_API;
 	return true;
+}
+
+#define AHEAD 16u /* Changes that are looked up together */
+
+bool model_patch_later(struct model *m, uint64_t time_ns, const uint8_t *run, size_t n)
+{
+	struct change c[AHEAD];
+	struct bytes raw[AHEAD];
+	struct key_hint hint[AHEAD];
+	size_t pos = 0;
+	int r = 1;
+
+	while (r > 0) {
+		struct wire w;
+		unsigned k = 0;
+
+		while (k < AHEAD && (r = wire_next(run, n, &pos, &w)) > 0) {
+			if (w.field != RUN_CHANGES || w.type != 2)
+				continue;
+			if (!change_read(&c[k], w.b.p, w.b.n) || c[k].table == 0 || c[k].table >= TABLE_COUNT || c[k].name.p == NULL)
+				return false;
+			model_expect_key(m, (enum table)c[k].table, c[k].name.p, c[k].name.n, &hint[k]);
+			raw[k++] = w.b;
+		}
+		for (unsigned i = 0; i < k; i++)
+			model_expect_entity(&hint[i]);
+		for (unsigned i = 0; i < k; i++)
+			if (!patch_later(m, time_ns, &c[i], &raw[i]))
+				return false;
+	}
+	return r == 0;
 }
 
 /* ---- the difference of two, as a journal ---- */

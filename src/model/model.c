@@ -232,13 +232,30 @@ void entity_own(struct model *m, struct entity *e, struct process *p)
 
 void entity_enter(struct model *m, struct entity *e, enum table t, const char *key, size_t n)
 {
+	entity_list(m, e, t, key, n);
+	hash_in(m, e);
+}
+
+void entity_list(struct model *m, struct entity *e, enum table t, const char *key, size_t n)
+{
 	memcpy(e->key, key, n);
 	e->key_len = (uint32_t)n;
 	e->table = (uint8_t)t;
 	e->hash = key_hash(t, key, n);
-	hash_in(m, e);
 	list_in(m, e);
+	__builtin_prefetch(&m->buckets[e->hash & (m->nbuckets - 1)], 1);
 }
+
+void entity_hash(struct model *m, struct entity *e) { hash_in(m, e); }
+
+void model_expect_key(const struct model *m, enum table t, const char *key, size_t n, struct key_hint *h)
+{
+	h->hash = key_hash(t, key, n);
+	h->bucket = &m->buckets[h->hash & (m->nbuckets - 1)];
+	__builtin_prefetch(h->bucket);
+}
+
+void model_expect_entity(const struct key_hint *h) { __builtin_prefetch(*h->bucket); }
 
 struct entity *entity_new(struct model *m, enum table t, const char *key, size_t n)
 {

@@ -128,8 +128,8 @@ bool model_drop(struct model *m, enum table t, const char *key, size_t n);
 bool model_drop_field(struct model *m, enum table t, const char *key, size_t n, const char *field, size_t field_len);
 /* Applies a Change of a journal.  False: damaged. */
 bool model_patch(struct model *m, uint64_t time_ns, const uint8_t *p, size_t n);
-/* The same when somebody looks: the bytes go to model_keep(). */
-bool model_patch_later(struct model *m, uint64_t time_ns, const uint8_t *p, size_t n);
+/* Those of a whole LaneRun, each when somebody looks: the bytes go to model_keep(). */
+bool model_patch_later(struct model *m, uint64_t time_ns, const uint8_t *run, size_t n);
 #define JOURNAL_HEAD 6u /* bytes in front, for the tag and length of the LaneRun */
 /* The Changes since model_journal_begin(), as fields `changes` of a LaneRun
  * behind JOURNAL_HEAD bytes of room.  NULL when there is no journal or it has
