@@ -111,7 +111,7 @@ int snaptrail_state_each(const struct snaptrail_state *s, enum snaptrail_table t
 				     const char *source, uint64_t changed_ns), void *arg)
 {
 	for (const struct entity *e = model_first(s->model, (enum table)t); e; e = e->next) {
-		int r = each(arg, e->key, e->key_len, public_value(&e->value), change_source_name(e->source), e->time_ns);
+		int r = each(arg, e->key, e->key_len, public_value(entity_value(e)), change_source_name(e->source), e->time_ns);
 
 		if (r)
 			return r;
@@ -123,7 +123,7 @@ const struct snaptrail_value *snaptrail_state_get(const struct snaptrail_state *
 {
 	const struct entity *e = model_find(s->model, (enum table)t, key, n);
 
-	return e ? public_value(&e->value) : NULL;
+	return e ? public_value(entity_value(e)) : NULL;
 }
 
 /* ---- paths ---- */
@@ -192,21 +192,27 @@ static void diff_entity(struct comparing *c, const struct entity *a, const struc
 {
 	struct snaptrail_difference d = { .table = (enum snaptrail_table)a->table, .op = 'u', .key = a->key, .key_len = a->key_len };
 
-	if (value_equal(&a->value, &b->value))
+	const struct value *va, *vb;
+
+	if (a->row && b->row && a->row_len == b->row_len && memcmp(a->row, b->row, a->row_len) == 0)
+		return;
+	va = entity_value(a);
+	vb = entity_value(b);
+	if (value_equal(va, vb))
 		return;
 	c->total++;
 	if (c->changed)
 		c->changed[a->table]++;
-	if (a->value.type != VALUE_OBJECT || b->value.type != VALUE_OBJECT) {
+	if (va->type != VALUE_OBJECT || vb->type != VALUE_OBJECT) {
 		d.field = "";
-		d.before = public_value(&a->value);
-		d.after = public_value(&b->value);
+		d.before = public_value(va);
+		d.after = public_value(vb);
 		differ(c, d);
 		return;
 	}
-	for (uint32_t i = 0; i < a->value.n; i++) {
-		const struct pair *p = &a->value.pairs[i];
-		const struct value *other = value_get_n(&b->value, p->name, p->name_len);
+	for (uint32_t i = 0; i < va->n; i++) {
+		const struct pair *p = &va->pairs[i];
+		const struct value *other = value_get_n(vb, p->name, p->name_len);
 
 		if (other && value_equal(&p->value, other))
 			continue;
@@ -215,10 +221,10 @@ static void diff_entity(struct comparing *c, const struct entity *a, const struc
 		d.after = public_value(other);
 		differ(c, d);
 	}
-	for (uint32_t i = 0; i < b->value.n; i++) {
-		const struct pair *p = &b->value.pairs[i];
+	for (uint32_t i = 0; i < vb->n; i++) {
+		const struct pair *p = &vb->pairs[i];
 
-		if (value_get_n(&a->value, p->name, p->name_len))
+		if (value_get_n(va, p->name, p->name_len))
 			continue;
 		d.field = p->name;
 		d.before = NULL;
@@ -240,7 +246,7 @@ static void diff_table(struct comparing *c, const struct model *a, const struct 
 		if (c->changed)
 			c->changed[t]++;
 		differ(c, (struct snaptrail_difference){ .table = (enum snaptrail_table)t, .op = 'r', .key = e->key,
-							 .key_len = e->key_len, .field = "", .before = public_value(&e->value) });
+							 .key_len = e->key_len, .field = "", .before = public_value(entity_value(e)) });
 	}
 	for (const struct entity *e = model_first(b, t); e; e = e->next) {
 		if (model_find(a, t, e->key, e->key_len))
@@ -249,7 +255,7 @@ static void diff_table(struct comparing *c, const struct model *a, const struct 
 		if (c->changed)
 			c->changed[t]++;
 		differ(c, (struct snaptrail_difference){ .table = (enum snaptrail_table)t, .op = 'a', .key = e->key,
-							 .key_len = e->key_len, .field = "", .after = public_value(&e->value) });
+							 .key_len = e->key_len, .field = "", .after = public_value(entity_value(e)) });
 	}
 }
 

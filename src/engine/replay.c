@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "engine/collect.h"
 #include "engine/flush.h"
+#include "engine/handed.h"
 #include "engine/session.h"
 
 struct fact {
@@ -465,10 +466,12 @@ uint64_t replay_last_stage(struct store *s, const char *session_id)
 {
 	_cleanup_buf_ struct buf payload = BUF_INIT;
 	size_t n = store_snapshot_count(s, session_id), pos = 0;
-	struct snapshot_meta m;
+	struct snapshot_meta m = { .handed_in = true };
 	struct wire w;
 
-	if (n == 0 || store_snapshot_at(s, session_id, n - 1, &m) < 0 || store_load(s, &m, &payload) < 0)
+	while (n && m.handed_in && store_snapshot_at(s, session_id, n - 1, &m) == 0)
+		n--;
+	if (m.id[0] == 0 || m.handed_in || store_load(s, &m, &payload) < 0)
 		return 0;
 	while (wire_next(payload.data, payload.len, &pos, &w) > 0)
 		if (w.field == 7 && w.type == 0)
@@ -485,7 +488,7 @@ static int find_base(struct store *s, const char *session_id, uint64_t t, size_t
 	if (store_snapshot_floor(s, session_id, t, &i) < 0)
 		return -ENODATA;
 	for (;; i--) {
-		if (store_snapshot_at(s, session_id, i, &m) == 0 && m.type == SNAPSHOT_FULL) {
+		if (store_snapshot_at(s, session_id, i, &m) == 0 && m.type == SNAPSHOT_FULL && !m.handed_in) {
 			*ret = i;
 			return 0;
 		}
@@ -509,7 +512,7 @@ static uint64_t changes_before(struct store *s, const char *session_id, size_t n
 	uint64_t sum = 0;
 
 	for (size_t i = 0; i < n; i++)
-		if (store_snapshot_at(s, session_id, i, &m) == 0)
+		if (store_snapshot_at(s, session_id, i, &m) == 0 && !m.handed_in)
 			sum += m.changes;
 	return sum;
 }
@@ -525,7 +528,7 @@ static int play_stored(struct store *s, struct player *p, size_t base, bool have
 		uint64_t after = 0;
 		int r;
 
-		if (store_snapshot_at(s, q->session_id, i, &m) < 0)
+		if (store_snapshot_at(s, q->session_id, i, &m) < 0 || m.handed_in)
 			continue;
 		if (q->until_ns != UINT64_MAX && m.since_ns > q->until_ns + 2000000000u)
 			break;
@@ -557,6 +560,15 @@ static int play_stored(struct store *s, struct player *p, size_t base, bool have
 	return 0;
 }
 
+/* A session that begins with a handed-in state and has no recorded snapshot. */
+static bool is_handed(struct store *s, const char *session_id)
+{
+	struct snapshot_meta m;
+	size_t base;
+
+	return store_snapshot_at(s, session_id, 0, &m) == 0 && m.handed_in && find_base(s, session_id, UINT64_MAX, &base) < 0;
+}
+
 int replay(struct store *s, const struct replay_query *q, struct replay_result *ret)
 {
 	_cleanup_buf_ struct buf live = BUF_INIT;
@@ -566,6 +578,8 @@ int replay(struct store *s, const struct replay_query *q, struct replay_result *
 	size_t base = 0;
 	int r;
 
+	if (!has_live && is_handed(s, q->session_id))
+		return handed_replay(s, q, ret);
 	*ret = (struct replay_result){ .model = model_new() };
 	r = find_base(s, q->session_id, q->observe ? q->from_ns : q->until_ns, &base);
 	if (r < 0 && !q->observe && !(has_live && store_snapshot_count(s, q->session_id) == 0)) {

@@ -42,6 +42,16 @@ struct model {
 	int64_t active_agents, running_tasks;
 	model_observer observe;
 	void *observe_arg;
+	/* a state that was handed in */
+	bool handed, layout_changed, journaled;
+	struct layout_entry *layout;
+	size_t nlayout;
+	struct buf journal;
+	uint64_t journal_changes;
+	uint8_t *arena;             /* entities of a loaded state: pieces, the newest first */
+	size_t arena_left;
+	struct buf *kept;           /* payloads that rows point into */
+	size_t nkept;
 };
 
 /* The Change at work: when it holds and who made it. */
@@ -98,11 +108,24 @@ struct process *process_get(struct model *m, uint32_t pid, bool create);
 struct environment *environment_get(struct model *m, uint64_t hash, bool create);
 
 /* Call stacks: the Changes STACK and MODULE, and fields of SystemState. */
-enum { STATE_MODULES = 13, STATE_STACKS = 14 };
+enum { STATE_LAYOUT = 12, STATE_MODULES = 13, STATE_STACKS = 14 };
 void stacks_take(struct model *m, const struct change *c);
 void stacks_save(const struct model *m, struct buf *out);
 bool stacks_load(struct model *m, uint32_t field, struct bytes message);
 void said_done(struct said_pool *p);
+
+/* Layout, journal, arena: what a handed-in state has beside its tables. */
+void handed_done(struct model *m);
+struct entity *handed_entity(struct model *m, enum table t, const char *key, size_t n);
+/* Without a stamp for a handed-in state: what model_save() writes of an entity
+ * behind its tag and length, and the way back. */
+void entry_pack(const struct entity *e, bool stamped, struct buf *out);
+bool entry_unpack(struct entity *e, const uint8_t *p, size_t n);
+/* A new one, whose memory is given, into hash and list. */
+void entity_enter(struct model *m, struct entity *e, enum table t, const char *key, size_t n);
+/* Out of hash and list, and freed. */
+void entity_remove(struct model *m, struct entity *e);
+void entity_drop_row(struct entity *e);
 
 /* The known fields of a table's entities. */
 enum field_kind { FIELD_TEXT, FIELD_INT, FIELD_REAL, FIELD_OBJECT };

@@ -28,10 +28,20 @@ struct model *model_new(void)
 	return m;
 }
 
+void entity_drop_row(struct entity *e)
+{
+	if (e->row_owned)
+		free((void *)e->row);
+	e->row = NULL;
+	e->row_owned = false;
+}
+
 static void entity_free(struct entity *e)
 {
 	value_done(&e->value);
-	free(e);
+	entity_drop_row(e);
+	if (!e->in_arena)
+		free(e);
 }
 
 void model_free(struct model *m)
@@ -57,6 +67,7 @@ void model_free(struct model *m)
 	}
 	said_done(&m->stacks);
 	said_done(&m->modules);
+	handed_done(m);
 	free(m->buckets);
 	free(m->graves);
 	free(m->ended);
@@ -209,18 +220,30 @@ void entity_own(struct model *m, struct entity *e, struct process *p)
 	p->owned = e;
 }
 
-struct entity *entity_new(struct model *m, enum table t, const char *key, size_t n)
+void entity_enter(struct model *m, struct entity *e, enum table t, const char *key, size_t n)
 {
-	struct entity *e = xcalloc(1, sizeof *e + n + 1);
-
 	memcpy(e->key, key, n);
 	e->key_len = (uint32_t)n;
 	e->table = (uint8_t)t;
 	e->hash = key_hash(t, key, n);
-	e->value = t == TABLE_COMMUNICATIONS ? value_list() : t == TABLE_METRICS ? value_real(0) : value_object();
 	hash_in(m, e);
 	list_in(m, e);
+}
+
+struct entity *entity_new(struct model *m, enum table t, const char *key, size_t n)
+{
+	struct entity *e = xcalloc(1, sizeof *e + n + 1);
+
+	e->value = t == TABLE_COMMUNICATIONS ? value_list() : t == TABLE_METRICS ? value_real(0) : value_object();
+	entity_enter(m, e, t, key, n);
 	return e;
+}
+
+void entity_remove(struct model *m, struct entity *e)
+{
+	list_out(m, e);
+	unhash(m, e);
+	entity_free(e);
 }
 
 /* ---- tombstones and what ended: rings of entities ---- */

@@ -25,12 +25,16 @@ struct entity {
 	struct entity *chain;             /* hash */
 	uint64_t hash;
 	uint64_t time_ns, order;          /* of the last Change taken */
-	struct value value;               /* an object; a list of messages; a bare number */
+	struct value value;               /* an object; a list of messages; a bare number: see entity_value() */
+	const uint8_t *row;               /* of a handed-in state: the encoded entry, or NULL when value is newer */
+	uint32_t row_len;
 	uint64_t dropped;                 /* messages that the bound let go */
 	uint64_t ended;                   /* an agent or task that ended: its place in that order; 0 else */
 	uint8_t table, source;
 	bool dead;                        /* a tombstone: in no table */
 	bool counted;                     /* among the active agents or running tasks */
+	bool folded;                      /* value is not decoded yet: row alone holds it */
+	bool row_owned, in_arena;
 	uint32_t key_len;
 	char key[];                       /* NUL-terminated */
 };
@@ -81,6 +85,60 @@ const struct entity *model_first(const struct model *m, enum table t);
 struct entity *model_find(const struct model *m, enum table t, const char *key, size_t n);
 /* Bytes that model_save() would write, roughly: kept up to date cheaply. */
 size_t model_size(const struct model *m);
+
+/* ---- states that are handed in ----
+ *
+ * A caller's own state: whatever JSON can say under seven tables, kept as it
+ * came, in its order, with no meaning read into it.  Entries stay encoded until
+ * somebody looks inside, so that loading, saving and copying a large state
+ * touches no field.  Edits are noted as Changes in a journal, which is what an
+ * incremental snapshot is made of. */
+
+/* What stood at the top of the state: a table, or a plain value beside them. */
+struct layout_entry {
+	char *name;               /* NUL-terminated */
+	uint32_t name_len;
+	enum table table;         /* 0: a value */
+	struct value value;
+};
+
+struct model *model_new_handed(void);
+bool model_is_handed(const struct model *m);
+/* The same state as one that can be edited: of a recorded one its tables. */
+struct model *model_copy_handed(struct model *m);
+/* In order; n = 0: nobody gave one, and it is the usual. */
+const struct layout_entry *model_layout(const struct model *m, size_t *ret_n);
+/* Adds or replaces by name; takes v. */
+void model_layout_add(struct model *m, const char *name, size_t n, enum table t, struct value v);
+/* Whether the layout differs from what the journal's base had. */
+bool model_layout_changed(const struct model *m);
+/* table[key] = v, in place when the key is there, else at the end; takes v. */
+void model_put(struct model *m, enum table t, const char *key, size_t n, struct value v);
+/* The same by an encoded entry (message AgentEntry and the like). */
+bool model_put_row(struct model *m, enum table t, const char *key, size_t n, const uint8_t *row, size_t row_len);
+/* One field of an entity, made when it is missing; takes v. */
+void model_put_field(struct model *m, enum table t, const char *key, size_t n, const char *field, size_t field_len, struct value v);
+/* Appends to a channel; takes v. */
+void model_put_message(struct model *m, const char *key, size_t n, struct value v);
+/* False: it was not there. */
+bool model_drop(struct model *m, enum table t, const char *key, size_t n);
+bool model_drop_field(struct model *m, enum table t, const char *key, size_t n, const char *field, size_t field_len);
+/* Applies a Change of a journal.  False: damaged. */
+bool model_patch(struct model *m, uint64_t time_ns, const uint8_t *p, size_t n);
+/* The Changes since model_journal_begin(), as fields `changes` of a LaneRun.
+ * NULL when there is no journal or it has outgrown the state it stands for. */
+const struct buf *model_journal(const struct model *m, uint64_t *ret_changes);
+void model_journal_begin(struct model *m);
+/* Takes the bytes that model_load() was given and rows point into. */
+void model_keep(struct model *m, struct buf *payload);
+/* What turns `from` into `to`, both handed in, in to's order, as a journal;
+ * their number. */
+uint64_t model_differ(const struct model *from, const struct model *to, struct buf *ret);
+void layout_pack(const struct model *m, uint32_t field, struct buf *out);
+bool layout_unpack(struct model *m, const uint8_t *p, size_t n);
+
+/* The entity's value, decoded when it was not yet. */
+const struct value *entity_value(const struct entity *e);
 
 const char *table_name(enum table t);
 enum table table_by_name(const char *name, size_t n);

@@ -115,7 +115,6 @@ static void pack_channel(const struct entity *e, struct buf *out)
 	}
 	if (e->dropped)
 		pack_uint(out, 2, e->dropped);
-	pack_stamp(e, STAMP, out);
 }
 
 static bool all_objects(const struct value *list)
@@ -126,31 +125,43 @@ static bool all_objects(const struct value *list)
 	return list->type == VALUE_LIST;
 }
 
-static void pack_entity(const struct entity *e, struct buf *out)
+void entry_pack(const struct entity *e, bool stamped, struct buf *out)
 {
-	const struct field *fields = schema_fields(e->table);
-	size_t entry = pack_begin(out, e->table + 1u), mark;
-	bool shaped = e->table == TABLE_COMMUNICATIONS ? all_objects(&e->value) : e->value.type == VALUE_OBJECT;
+	bool metric = e->table == TABLE_METRICS, channel = e->table == TABLE_COMMUNICATIONS;
+	bool shaped = channel ? all_objects(&e->value) : e->value.type == VALUE_OBJECT;
+	size_t mark;
 
 	pack_bytes(out, 1, e->key, e->key_len);
 	mark = pack_begin(out, 2);
-	if (e->table == TABLE_METRICS)
+	if (metric)
 		value_pack(&e->value, out);
-	else if (e->table == TABLE_COMMUNICATIONS && shaped)
+	else if (channel && shaped)
 		pack_channel(e, out);
 	else if (shaped)
-		pack_fields(&e->value, fields, out);
-	if (e->table != TABLE_METRICS && !(e->table == TABLE_COMMUNICATIONS && shaped))
+		pack_fields(&e->value, schema_fields(e->table), out);
+	if (stamped && !metric)
 		pack_stamp(e, STAMP, out);
 	pack_end(out, mark);
-	if (e->table == TABLE_METRICS) {
+	if (stamped && metric)
 		pack_stamp(e, 3, out);
-	} else if (!shaped) { /* not of its table's shape: kept whole */
+	if (!metric && !shaped) { /* not of its table's shape: kept whole */
 		mark = pack_begin(out, 3);
 		value_pack(&e->value, out);
 		pack_end(out, mark);
 	}
-	pack_end(out, entry);
+}
+
+static void pack_entity(const struct model *m, const struct entity *e, struct buf *out)
+{
+	size_t mark;
+
+	if (e->row) {
+		pack_bytes(out, e->table + 1u, e->row, e->row_len);
+		return;
+	}
+	mark = pack_begin(out, e->table + 1u);
+	entry_pack(e, !m->handed, out);
+	pack_end(out, mark);
 }
 
 void model_save(struct model *m, uint64_t time_ns, struct buf *out)
@@ -158,9 +169,11 @@ void model_save(struct model *m, uint64_t time_ns, struct buf *out)
 	model_unfold(m);
 	model_renumber_ended(m);
 	pack_fixed64(out, 1, time_ns);
+	if (m->handed)
+		layout_pack(m, STATE_LAYOUT, out);
 	for (int t = 1; t < TABLE_COUNT; t++)
 		for (const struct entity *e = m->first[t]; e; e = e->next)
-			pack_entity(e, out);
+			pack_entity(m, e, out);
 	for (const struct environment *v = m->environments; v; v = v->next) {
 		size_t mark = pack_begin(out, 10);
 
@@ -344,6 +357,35 @@ static void adopt(struct model *m, struct entity *e)
 	}
 }
 
+bool entry_unpack(struct entity *e, const uint8_t *p, size_t n)
+{
+	struct wire w;
+	size_t pos = 0;
+	int r;
+
+	e->value = e->table == TABLE_COMMUNICATIONS ? value_list() : e->table == TABLE_METRICS ? value_real(0) : value_object();
+	while ((r = wire_next(p, n, &pos, &w)) > 0)
+		if (w.type != 2 || ((w.field == 2 || w.field == 3) && !load_value(e, &w)))
+			return false;
+	return r == 0;
+}
+
+/* The key alone: what is inside stays as it is until somebody asks. */
+static bool load_row(struct model *m, enum table t, const struct bytes *b)
+{
+	struct entity *e;
+	struct wire w;
+	size_t pos = 0;
+
+	if (wire_next(b->p, b->n, &pos, &w) <= 0 || w.field != 1 || w.type != 2 || b->n > UINT32_MAX)
+		return false;
+	e = handed_entity(m, t, w.b.p, w.b.n);
+	e->row = (const uint8_t *)b->p;
+	e->row_len = (uint32_t)b->n;
+	e->folded = true;
+	return true;
+}
+
 static bool load_entry(struct model *m, enum table t, const struct bytes *b)
 {
 	struct bytes key = BYTES("", 0);
@@ -450,7 +492,11 @@ bool model_load(struct model *m, const uint8_t *p, size_t n)
 	while ((r = wire_next(p, n, &pos, &w)) > 0) {
 		bool good = true;
 
-		if (w.type == 2 && w.field >= 2 && w.field <= 8)
+		if (w.type == 2 && w.field == STATE_LAYOUT)
+			good = m->handed = layout_unpack(m, (const uint8_t *)w.b.p, w.b.n);
+		else if (m->handed && w.type == 2 && w.field >= 2 && w.field <= 8)
+			good = load_row(m, (enum table)(w.field - 1), &w.b);
+		else if (w.type == 2 && w.field >= 2 && w.field <= 8)
 			good = load_entry(m, (enum table)(w.field - 1), &w.b);
 		else if (w.type == 2 && w.field == 10)
 			good = load_environment(m, &w.b);

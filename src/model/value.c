@@ -97,6 +97,22 @@ bool value_equal(const struct value *a, const struct value *b)
 	}
 }
 
+bool value_same(const struct value *a, const struct value *b)
+{
+	if (a->type != b->type || a->n != b->n)
+		return false;
+	for (uint32_t i = 0; a->type == VALUE_LIST && i < a->n; i++)
+		if (!value_same(&a->items[i], &b->items[i]))
+			return false;
+	for (uint32_t i = 0; a->type == VALUE_OBJECT && i < a->n; i++) {
+		const struct pair *p = &a->pairs[i], *q = &b->pairs[i];
+
+		if (p->name_len != q->name_len || memcmp(p->name, q->name, p->name_len) || !value_same(&p->value, &q->value))
+			return false;
+	}
+	return a->type == VALUE_LIST || a->type == VALUE_OBJECT || value_equal(a, b);
+}
+
 struct value *value_get_n(const struct value *o, const char *name, size_t n)
 {
 	if (o->type != VALUE_OBJECT)

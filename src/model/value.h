@@ -44,6 +44,8 @@ struct snaptrail_value { struct value v; };
 void value_done(struct value *v);
 struct value value_copy(const struct value *v);
 bool value_equal(const struct value *a, const struct value *b);
+/* Equal, and every object's pairs in the same order. */
+bool value_same(const struct value *a, const struct value *b);
 
 static inline struct value value_int(int64_t i) { return (struct value){ .type = VALUE_INT, .integer = i }; }
 static inline struct value value_real(double d) { return (struct value){ .type = VALUE_DOUBLE, .real = d }; }

@@ -147,7 +147,7 @@ const char *change_kind_name(uint32_t kind)
 		[SOCKET_CONNECTED] = "socket_connected", [SOCKET_ACCEPTED] = "socket_accepted",
 		[SOCKET_SHUT] = "socket_shut", [ENTITY_SET] = "entity_set", [ENTITY_PATCHED] = "entity_patched",
 		[ENTITY_DELETED] = "entity_deleted", [METRIC] = "metric", [MESSAGE] = "message",
-		[MARK] = "mark", [SNAPSHOT_WANTED] = "snapshot_wanted",
+		[MARK] = "mark", [SNAPSHOT_WANTED] = "snapshot_wanted", [FIELD_DROPPED] = "field_dropped",
 		[STACK] = "stack", [MODULE] = "module",
 	};
 

@@ -297,6 +297,10 @@ static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, struc
 	i.expires_ns = m->expires_ns;
 	i.clock_step_ns = m->clock_step_ns;
 	i.description = bytes_of(m->description ? m->description : "");
+	i.has_foreign_id = m->foreign_id && *m->foreign_id;
+	if (i.has_foreign_id)
+		i.foreign_id = bytes_of(m->foreign_id);
+	i.has_handed_in = i.handed_in = m->handed_in;
 	out->len += snaptrail__store__snapshot_info__pack(&i, buf_room(out, snaptrail__store__snapshot_info__get_packed_size(&i)));
 	free(i.tags);
 }

@@ -73,6 +73,8 @@ struct snapshot_meta {
 	uint32_t crc;                     /* CRC32C of the stored payload */
 	bool compressed;
 	uint64_t expires_ns;              /* 0: never */
+	const char *foreign_id;           /* its id where it was imported from; "" none */
+	bool handed_in;                   /* its state was a caller's, not recorded */
 	const char *description;          /* "" for none */
 	const char *const *tags;          /* NULL-terminated, sorted, never NULL */
 	size_t ntags;

@@ -9,6 +9,7 @@ void suite_change(void);
 void suite_collect(void);
 void suite_config(void);
 void suite_explicit(void);
+void suite_handed(void);
 void suite_json(void);
 void suite_json_text(void);
 void suite_model(void);
@@ -21,8 +22,7 @@ static const struct {
 } suites[] = {
 	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
-	{ "json_text", suite_json_text },
-	{ "explicit", suite_explicit },
+	{ "json_text", suite_json_text }, { "explicit", suite_explicit }, { "handed", suite_handed },
 };
 
 void temp_make(struct temp_folder *t)
