@@ -9,8 +9,10 @@
  * parameters.  Times are nanoseconds since the epoch on the session's own
  * clock: monotonic, labelled as wall clock when the session began.
  *
- * Threads: different `struct snaptrail` handles are independent; one handle
- * is used by one thread at a time.  The library never prints, never exits. */
+ * Threads: different `struct snaptrail` handles are independent, also on the
+ * same store.  Calls on one handle exclude each other; strings in results live
+ * until the next call on the handle, so threads that look at strings use one
+ * handle each.  The library never prints, never exits. */
 #ifndef SNAPTRAIL_H
 #define SNAPTRAIL_H
 
@@ -76,7 +78,26 @@ const struct snaptrail_value *snaptrail_value_at(const struct snaptrail_value *v
 const char *snaptrail_value_name_at(const struct snaptrail_value *v, size_t i, size_t *ret_len);
 /* The field of an object, or NULL. */
 const struct snaptrail_value *snaptrail_value_get(const struct snaptrail_value *v, const char *name);
+/* Equal; the order of an object's pairs does not count. */
 bool snaptrail_value_equal(const struct snaptrail_value *a, const struct snaptrail_value *b);
+
+/* Values of your own, to be freed by snaptrail_value_free() (which accepts
+ * NULL) unless a call says that it takes them.  Texts are copied; a string may
+ * hold any bytes.  None of these fails: out of memory ends the process. */
+struct snaptrail_value *snaptrail_value_null(void);
+struct snaptrail_value *snaptrail_value_of_bool(bool b);
+struct snaptrail_value *snaptrail_value_of_int(int64_t i);
+struct snaptrail_value *snaptrail_value_of_uint(uint64_t u);
+struct snaptrail_value *snaptrail_value_of_double(double d);
+struct snaptrail_value *snaptrail_value_of_string(const char *text);
+struct snaptrail_value *snaptrail_value_of_bytes(enum snaptrail_type type, const void *p, size_t n); /* STRING or BYTES */
+struct snaptrail_value *snaptrail_value_list(void);
+struct snaptrail_value *snaptrail_value_object(void);
+struct snaptrail_value *snaptrail_value_copy(const struct snaptrail_value *v);
+void snaptrail_value_free(struct snaptrail_value *v);
+/* Take `item`, also when they fail: -EINVAL, v is no list (no object). */
+int snaptrail_value_push(struct snaptrail_value *v, struct snaptrail_value *item);
+int snaptrail_value_put(struct snaptrail_value *v, const char *name, struct snaptrail_value *item);
 
 /* ---- tables ---- */
 
@@ -97,6 +118,33 @@ struct snaptrail;
 /* Opens the store that the configuration means.  Sessions whose recorder died
  * are salvaged first, unless SNAPTRAIL_READ_ONLY. */
 int snaptrail_open(const struct snaptrail_config *c, unsigned flags, struct snaptrail **ret);
+
+/* The same without a file: a struct whose fields snaptrail_settings_init() has
+ * filled with the defaults.  `size` lets it grow: a program built with an older
+ * header leaves what it does not know at its default. */
+struct snaptrail_settings {
+	size_t size;
+	const char *store;              /* folder; NULL: as configured */
+	const char *storage_type;       /* "hybrid", "disk", "memory" */
+	bool persistence_enabled;       /* false: nothing outlives the handle */
+	bool incremental_enabled;
+	bool compression_enabled;
+	bool checksum_validation;       /* check whatever is read */
+	bool tagged_snapshots_only;     /* the tagged stay beyond the limits below */
+	bool fsync;                     /* false: a snapshot is durable when the system writes it back */
+	uint64_t automatic_interval_ms; /* 0: none */
+	uint64_t max_retention_ms;      /* 0: for ever */
+	uint64_t max_snapshots;         /* a session; 0: all */
+	uint64_t max_bytes;             /* of the store; 0: no limit */
+	uint64_t compression_threshold; /* bytes */
+	uint64_t memory_bytes;          /* of the memory tier, and again of decoded states */
+	const char *const *keep_tags;   /* NULL-terminated or NULL: what has one of them never expires */
+};
+void snaptrail_settings_init(struct snaptrail_settings *s, size_t size);
+/* With storage_type memory, or persistence off, the store is the handle's own. */
+int snaptrail_open_with(const struct snaptrail_settings *s, unsigned flags, struct snaptrail **ret);
+
+/* Stops automatic snapshots, stores what is queued, tells `shutdown_complete`. */
 void snaptrail_close(struct snaptrail *st);
 /* What opening could not mend, in one line (a session that cannot be salvaged
  * yet: a full disk, say), or NULL.  It is tried again at the next opening. */
@@ -120,8 +168,13 @@ int snaptrail_session_at(struct snaptrail *st, size_t i, struct snaptrail_sessio
 /* By name; NULL: SNAPTRAIL_SESSION, else the one that started last. */
 int snaptrail_session_find(struct snaptrail *st, const char *name, struct snaptrail_session *ret);
 
+#define SNAPTRAIL_ID_BYTES 64
+
 struct snaptrail_snapshot {
-	char id[17], base_id[17];
+	char id[SNAPTRAIL_ID_BYTES];      /* 16 hex digits, or what it was called where it was imported from */
+	char base_id[SNAPTRAIL_ID_BYTES]; /* what an incremental stands on, "" none */
+	char own_id[17];                /* the store's own name for it: never ambiguous */
+	bool handed_in;                 /* its state was a caller's, not recorded */
 	const char *session;            /* its session's name */
 	const char *type;               /* "full" or "incremental" */
 	const char *origin;             /* start manual automatic exit crash import */
@@ -172,6 +225,10 @@ struct snaptrail_point {
  * #SEQ, REF~N, SESSION/REF.  `session`: where unqualified ones look, or NULL. */
 int snaptrail_resolve(struct snaptrail *st, const char *session, const char *ref, struct snaptrail_point *ret);
 
+/* By id or unique prefix of 4 or more characters; its state is not loaded.
+ * `session`: only there, or NULL: anywhere.  -ENOENT, -EMLINK. */
+int snaptrail_get(struct snaptrail *st, const char *session, const char *id, struct snaptrail_snapshot *ret);
+
 enum snaptrail_direction { SNAPTRAIL_EITHER = 0, SNAPTRAIL_BEFORE, SNAPTRAIL_AFTER };
 int snaptrail_nearest(struct snaptrail *st, const char *session, uint64_t time_ns,
                       enum snaptrail_direction dir, struct snaptrail_snapshot *ret);
@@ -197,6 +254,32 @@ int snaptrail_state_each(const struct snaptrail_state *s, enum snaptrail_table t
 const struct snaptrail_value *snaptrail_state_get(const struct snaptrail_state *s, enum snaptrail_table t,
                                                   const char *key, size_t key_len);
 
+/* States of your own.  A new one is empty; a copy of any can be edited; what
+ * snaptrail_state_at() gives can be edited too and becomes a copy of its own.
+ * Keys and names are copied, values too unless a call says that it takes them.
+ * Edits are cheap to store: an incremental snapshot holds what was edited since
+ * the snapshot that was made of this very object before. */
+struct snaptrail_state *snaptrail_state_new(void);
+struct snaptrail_state *snaptrail_state_copy(const struct snaptrail_state *s);
+/* table[key] = v, in its place or at the end.  -EINVAL: no such table, an empty
+ * key, or more than 65,535 bytes of it. */
+int snaptrail_state_set(struct snaptrail_state *s, enum snaptrail_table t, const char *key, const struct snaptrail_value *v);
+/* One field of an entity, which is made when it is missing. */
+int snaptrail_state_set_field(struct snaptrail_state *s, enum snaptrail_table t, const char *key, const char *field,
+                              const struct snaptrail_value *v);
+/* A message at the end of a channel of the communications. */
+int snaptrail_state_append(struct snaptrail_state *s, const char *channel, const struct snaptrail_value *v);
+/* -ENOENT: it was not there. */
+int snaptrail_state_remove(struct snaptrail_state *s, enum snaptrail_table t, const char *key);
+int snaptrail_state_remove_field(struct snaptrail_state *s, enum snaptrail_table t, const char *key, const char *field);
+/* What stands beside the tables: `timestamp`, or any name that is no table's. */
+int snaptrail_state_set_top(struct snaptrail_state *s, const char *name, const struct snaptrail_value *v);
+const struct snaptrail_value *snaptrail_state_top(const struct snaptrail_state *s, const char *name);
+/* message SystemState of proto/snaptrail.proto.  -EBADMSG: it is not one. */
+int snaptrail_state_from_protobuf(const void *p, size_t n, struct snaptrail_state **ret);
+/* The bytes are the caller's, for free(). */
+int snaptrail_state_to_protobuf(const struct snaptrail_state *s, void **ret, size_t *ret_len);
+
 /* PATH = [table:]key[#field.path], `*` crosses `/`, `?` is one byte. */
 bool snaptrail_path_match(const char *path, enum snaptrail_table t, const char *key, size_t key_len);
 /* The field part of PATH behind '#', or NULL. */
@@ -217,6 +300,12 @@ struct snaptrail_difference {
 int64_t snaptrail_diff(const struct snaptrail_state *a, const struct snaptrail_state *b,
                        uint64_t ret_changed[SNAPTRAIL_TABLES + 1],
                        int (*each)(void *arg, const struct snaptrail_difference *d), void *arg);
+
+/* The same of two snapshots, or any two references.  Two that stand on each
+ * other and whose states are at hand cost what differs, not what there is. */
+int64_t snaptrail_compare(struct snaptrail *st, const char *ref_a, const char *ref_b,
+                          uint64_t ret_changed[SNAPTRAIL_TABLES + 1],
+                          int (*each)(void *arg, const struct snaptrail_difference *d), void *arg);
 
 /* ---- history ---- */
 
@@ -257,6 +346,84 @@ struct snaptrail_log_query {
 /* Every change of value in order of time. */
 int64_t snaptrail_log(struct snaptrail *st, const struct snaptrail_log_query *q,
                       int (*each)(void *arg, const struct snaptrail_event *e), void *arg);
+
+/* When something became true.  Either `holds` is asked, or PATH OP VALUE: true
+ * when for some entity that the path matches the field (or the entity) compares
+ * so with the value.  OP: == != < <= > >= (numbers with numbers, texts with
+ * texts), ~ (a glob over a text), exists, absent (value NULL). */
+struct snaptrail_condition {
+	const char *path, *op;
+	const struct snaptrail_value *value;
+	bool (*holds)(void *arg, const struct snaptrail_state *s);
+	void *arg;
+	uint64_t since_ns, until_ns;    /* since <= time < until; 0: open */
+	bool last;                      /* the last time; else the first */
+};
+/* The instant at which it became true, having been false before or never asked:
+ * a session that begins with it true has it true from its first instant.
+ * -ENOENT never in that range; -ENODATA unknowable: the range, or a gap in it
+ * that matters for the answer, is not covered by the recording; -EINVAL. */
+int snaptrail_when(struct snaptrail *st, const char *session, const struct snaptrail_condition *c, uint64_t *ret_time_ns);
+
+/* ---- snapshots of your own ---- */
+
+struct snaptrail_create_options {
+	size_t size;                    /* sizeof, for growth */
+	const char *const *tags;        /* NULL-terminated or NULL; each 1 to 255 bytes without a comma */
+	const char *description;        /* or NULL */
+	const char *type;               /* "full", "incremental", or NULL as it comes */
+	bool force_compression;         /* whatever the configuration says */
+	bool later;                     /* return when it is handed over; see snaptrail_settle() */
+	uint64_t time_ns;               /* the instant that it describes; 0: now */
+};
+/* A snapshot of `state`, or for NULL of the session's live one (snaptrail_snap).
+ * The session is made when it is missing.  The state is copied: it may be
+ * edited or freed at once.  As it comes a snapshot is incremental, unless none
+ * was made before, or reading it would cost more than twice a full one.
+ * Returns when it is stored, and by the configured fsync durable, unless
+ * `later`. */
+int snaptrail_create(struct snaptrail *st, const char *session, struct snaptrail_state *state,
+                     const struct snaptrail_create_options *o, char ret_id[17]);
+/* Returns when all that was handed over is stored; the first failure, if any. */
+int snaptrail_settle(struct snaptrail *st);
+
+/* Deletes snapshots by id, all or none; durable.  No other becomes unreadable:
+ * what stands on them takes over what it needs.  -ENOENT an unknown id, -EBUSY
+ * the newest one of a session that is being recorded. */
+int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n);
+/* What is created, tagged, described and deleted between the two is durable
+ * and visible to others together, or with `keep` false not at all. */
+int snaptrail_batch_begin(struct snaptrail *st);
+int snaptrail_batch_end(struct snaptrail *st, bool keep);
+
+/* Automatic snapshots of a session whose state you hold: each interval (0: as
+ * configured) `state` is called, on a thread of the handle's own, and gives the
+ * state, which stays yours, or NULL for none this time.  Where the session has
+ * one already it is replaced.  snaptrail_automatic(st, session, false, 0) ends
+ * it; when that returns `state` is not running. */
+int snaptrail_automatic_from(struct snaptrail *st, const char *session, uint64_t interval_ns,
+                             struct snaptrail_state *(*state)(void *arg), void *arg);
+
+/* ---- events ---- */
+
+struct snaptrail_notification {
+	const char *event;              /* as below */
+	const char *session, *id;       /* or NULL */
+	const struct snaptrail_snapshot *snapshot; /* of snapshot_created */
+	const char *type, *error;       /* of error: snapshot_creation_failed, automatic_snapshot_failed,
+	                                   snapshot_deletion_failed, snapshot_load_failed, import_failed, cleanup_failed */
+	int code;                       /* of error: the negative errno */
+	uint64_t imported, skipped, errors; /* of snapshots_imported */
+};
+/* Called for `event`, or NULL for all of: snapshot_created snapshot_deleted
+ * automatic_snapshots_started automatic_snapshots_stopped snapshots_imported
+ * error shutdown_complete.  On the thread that caused it, which for automatic
+ * snapshots and for `later` ones is the handle's own; it may use the handle but
+ * not close it.  A failing call returns its error whether or not somebody
+ * listens.  Returns a number for snaptrail_off(). */
+int snaptrail_on(struct snaptrail *st, const char *event,
+                 void (*told)(void *arg, const struct snaptrail_notification *n), void *arg);
+void snaptrail_off(struct snaptrail *st, int number);
 
 /* ---- a live session ---- */
 

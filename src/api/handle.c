@@ -11,8 +11,8 @@
 #include "base/err.h"
 #include "engine/attend.h"
 #include "engine/prepare.h"
-#include "engine/salvage.h"
 #include "engine/run.h"
+#include "engine/salvage.h"
 #include "engine/session.h"
 
 #ifndef VERSION
@@ -35,41 +35,60 @@ static void options_of(const struct config *c, unsigned flags, struct store_opti
 	o->read_only = flags & SNAPTRAIL_READ_ONLY;
 }
 
-int snaptrail_open(const struct snaptrail_config *config, unsigned flags, struct snaptrail **ret)
+int handle_open(struct config *c, bool own, const struct store_options *o, struct snaptrail **ret)
 {
-	const struct config *c = (const struct config *)(const void *)config;
 	struct snaptrail *st = xcalloc(1, sizeof *st);
-	struct store_options o;
+	pthread_mutexattr_t attr;
 	int r;
 
-	options_of(c, flags, &o);
 	st->config = c;
-	r = store_open(c->path, &o, &st->store);
+	r = store_open(c->path, o, &st->store);
 	if (r < 0) {
 		free(st);
 		return r;
 	}
-	if (!o.read_only && salvage_all(st->store) < 0)
+	if (!o->read_only && salvage_all(st->store) < 0)
 		snprintf(st->notice, sizeof st->notice, "%s", err_detail());
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&st->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+	st->own_config = own ? c : NULL;
 	*ret = st;
 	return 0;
+}
+
+int snaptrail_open(const struct snaptrail_config *config, unsigned flags, struct snaptrail **ret)
+{
+	struct config *c = (struct config *)(const void *)config;
+	struct store_options o;
+
+	options_of(c, flags, &o);
+	return handle_open(c, false, &o, ret);
 }
 
 void snaptrail_close(struct snaptrail *st)
 {
 	if (st == NULL)
 		return;
+	worker_end(st);
+	notify(st, &(struct snaptrail_notification){ .event = "shutdown_complete" });
+	for (struct listener *l = st->listeners, *next; l; l = next) {
+		next = l->next;
+		free(l->event);
+		free(l);
+	}
+	hot_forget(st);
 	store_close(st->store);
+	config_free(st->own_config);
 	free(st->creation);
+	pthread_mutex_destroy(&st->lock);
 	free(st);
 }
 
 const char *snaptrail_notice(const struct snaptrail *st) { return st->notice[0] ? st->notice : NULL; }
 
-uint64_t tick_of(const struct snaptrail *st)
-{
-	return st->config->max_rate ? 1000000000u / st->config->max_rate : 1;
-}
+uint64_t tick_of(const struct snaptrail *st) { return st->config->max_rate ? 1000000000u / st->config->max_rate : 1; }
 
 /* ---- sessions ---- */
 
@@ -99,10 +118,21 @@ static int recorder_of(struct snaptrail *st, const char *id, int *ret_root)
 static void session_public(struct snaptrail *st, const struct session_meta *m, struct snaptrail_session *ret)
 {
 	*ret = (struct snaptrail_session){
-		.name = m->name, .command = m->command, .profile = m->profile, .note = m->note,
-		.started_ns = m->started_ns, .ended_ns = m->ended_ns, .last_ns = m->last_time_ns, .pid = m->pid,
-		.exit_status = m->exit_status, .snapshots = m->snapshots, .changes = m->changes,
-		.coalesced = m->coalesced, .lost = m->lost, .dropped = m->dropped, .stored_bytes = m->stored_bytes,
+		.name = m->name,
+		.command = m->command,
+		.profile = m->profile,
+		.note = m->note,
+		.started_ns = m->started_ns,
+		.ended_ns = m->ended_ns,
+		.last_ns = m->last_time_ns,
+		.pid = m->pid,
+		.exit_status = m->exit_status,
+		.snapshots = m->snapshots,
+		.changes = m->changes,
+		.coalesced = m->coalesced,
+		.lost = m->lost,
+		.dropped = m->dropped,
+		.stored_bytes = m->stored_bytes,
 	};
 	memcpy(ret->id, m->id, sizeof ret->id);
 	ret->recorder_pid = m->ended_ns ? 0 : recorder_of(st, m->id, &ret->pid);
@@ -115,6 +145,7 @@ static void session_public(struct snaptrail *st, const struct session_meta *m, s
 int snaptrail_session_at(struct snaptrail *st, size_t i, struct snaptrail_session *ret)
 {
 	struct session_meta m;
+	HOLD(st);
 
 	if (store_session_at(st->store, i, &m) < 0)
 		return -ENOENT;
@@ -131,15 +162,19 @@ int session_meant(struct snaptrail *st, const char *name, struct session_meta *r
 	if (name && *name)
 		return store_session_find(st->store, name, ret);
 	if (n == 0)
-		return fail(-ENOENT, "%s: no session has been recorded here", store_path(st->store) ? store_path(st->store) : "memory");
+		return fail(-ENOENT, "%s: no session has been recorded here",
+			    store_path(st->store) ? store_path(st->store) : "memory");
 	return store_session_at(st->store, n - 1, ret);
 }
 
 int snaptrail_session_find(struct snaptrail *st, const char *name, struct snaptrail_session *ret)
 {
 	struct session_meta m;
-	int r = session_meant(st, name, &m);
+	int r;
+	HOLD(st);
 
+	worker_wait(st);
+	r = session_meant(st, name, &m);
 	if (r == 0)
 		session_public(st, &m, ret);
 	return r;
@@ -147,19 +182,47 @@ int snaptrail_session_find(struct snaptrail *st, const char *name, struct snaptr
 
 /* ---- lists ---- */
 
+/* Where it came from it had another name, which people still use. */
+static const char *shown_id(const struct snapshot_meta *m)
+{
+	return m->foreign_id && *m->foreign_id && strlen(m->foreign_id) < SNAPTRAIL_ID_BYTES ? m->foreign_id : m->id;
+}
+
 void snapshot_public(struct snaptrail *st, const struct snapshot_meta *m, struct snaptrail_snapshot *ret)
 {
 	struct session_meta s;
 
 	*ret = (struct snaptrail_snapshot){
-		.session = "", .type = snapshot_type_name(m->type), .origin = snapshot_origin_name(m->origin),
-		.description = m->description, .tags = m->tags, .time_ns = m->time_ns, .created_ns = m->created_ns,
-		.expires_ns = m->expires_ns, .creation_ns = m->creation_ns, .seq = m->seq, .changes = m->changes,
-		.coalesced = m->coalesced, .lost = m->lost, .agents = m->agents, .tasks = m->tasks, .memory = m->memory,
-		.size_bytes = m->size_bytes, .stored_bytes = m->stored_bytes, .compressed = m->compressed,
+		.session = "",
+		.type = snapshot_type_name(m->type),
+		.origin = snapshot_origin_name(m->origin),
+		.description = m->description,
+		.tags = m->tags,
+		.time_ns = m->time_ns,
+		.created_ns = m->created_ns,
+		.expires_ns = m->expires_ns,
+		.creation_ns = m->creation_ns,
+		.seq = m->seq,
+		.changes = m->changes,
+		.coalesced = m->coalesced,
+		.lost = m->lost,
+		.agents = m->agents,
+		.tasks = m->tasks,
+		.memory = m->memory,
+		.size_bytes = m->size_bytes,
+		.stored_bytes = m->stored_bytes,
+		.compressed = m->compressed,
 	};
-	memcpy(ret->id, m->id, sizeof ret->id);
-	memcpy(ret->base_id, m->base_id, sizeof ret->base_id);
+	ret->handed_in = m->handed_in;
+	memcpy(ret->own_id, m->id, sizeof ret->own_id);
+	snprintf(ret->id, sizeof ret->id, "%s", shown_id(m));
+	if (m->type == SNAPSHOT_INCREMENTAL && m->base_id[0]) {
+		struct snapshot_meta base;
+
+		snprintf(ret->base_id, sizeof ret->base_id, "%s",
+			 m->handed_in && store_snapshot_find(st->store, m->base_id, &base, NULL) == 0 ? shown_id(&base)
+												      : m->base_id);
+	}
 	snprintf(ret->checksum, sizeof ret->checksum, "%08x", m->crc);
 	for (size_t i = 0; store_session_at(st->store, i, &s) == 0; i++)
 		if (strcmp(s.id, m->session_id) == 0)
@@ -238,9 +301,12 @@ int64_t snaptrail_list(struct snaptrail *st, const struct snaptrail_query *q,
 	struct session_meta s = { 0 };
 	struct snapshot_meta *hits = NULL;
 	size_t n = 0, count;
-	int r = q->all_sessions ? 0 : session_meant(st, q->session, &s);
+	int r;
 	int64_t result;
+	HOLD(st);
 
+	worker_wait(st);
+	r = q->all_sessions ? 0 : session_meant(st, q->session, &s);
 	if (r < 0)
 		return r;
 	count = store_snapshot_count(st->store, q->all_sessions ? NULL : s.id);
@@ -281,15 +347,21 @@ int snaptrail_stats(struct snaptrail *st, const char *session, struct snaptrail_
 	const char *id = NULL;
 	size_t n, k = 0;
 	int r = 0;
+	HOLD(st);
 
+	worker_wait(st);
 	if (session && (r = store_session_find(st->store, session, &s)) < 0)
 		return r;
 	id = session ? s.id : NULL;
 	store_get_stats(st->store, &ss);
-	*ret = (struct snaptrail_stats){ .sessions = session ? 1 : store_session_count(st->store), .segments = ss.segments,
-					 .segment_bytes = ss.segment_bytes, .memory_bytes = ss.memory_bytes,
-					 .memory_items = ss.memory_items, .memory_hits = ss.memory_hits,
-					 .memory_misses = ss.memory_misses, .memory_evicted = ss.memory_evicted };
+	*ret = (struct snaptrail_stats){ .sessions = session ? 1 : store_session_count(st->store),
+					 .segments = ss.segments,
+					 .segment_bytes = ss.segment_bytes,
+					 .memory_bytes = ss.memory_bytes,
+					 .memory_items = ss.memory_items,
+					 .memory_hits = ss.memory_hits,
+					 .memory_misses = ss.memory_misses,
+					 .memory_evicted = ss.memory_evicted };
 	n = store_snapshot_count(st->store, id);
 	free(st->creation);
 	st->creation = xcalloc(n, sizeof *st->creation);
@@ -322,6 +394,7 @@ int snaptrail_gap_at(struct snaptrail *st, size_t i, struct snaptrail_gap *ret)
 {
 	struct gap_meta g;
 	struct session_meta s;
+	HOLD(st);
 
 	if (store_gap_at(st->store, i, &g) < 0)
 		return -ENOENT;
@@ -333,9 +406,12 @@ int snaptrail_gap_at(struct snaptrail *st, size_t i, struct snaptrail_gap *ret)
 }
 
 int snaptrail_verify(struct snaptrail *st,
-		     void (*found)(void *arg, const char *kind, const char *file, uint64_t offset, const char *what),
-		     void *arg, uint64_t *ret_records)
+		     void (*found)(void *arg, const char *kind, const char *file, uint64_t offset, const char *what), void *arg,
+		     uint64_t *ret_records)
 {
+	HOLD(st);
+
+	worker_wait(st);
 	return store_verify_all(st->store, found, arg, ret_records);
 }
 

@@ -24,7 +24,10 @@ static int attach(struct snaptrail *st, const char *name, struct session *ret, s
 	if (r < 0)
 		return r;
 	if (s.unattended)
-		return fail(-EBUSY, "session %s is unattended: its host has ended and no other has taken its place yet", s.name);
+		return fail(-EBUSY,
+			    "session %s is unattended: its host has ended and no other has "
+			    "taken its place yet",
+			    s.name);
 	if (!s.live)
 		return fail(-ENOENT, "session %s is not being recorded", s.name);
 	snprintf(pointer, sizeof pointer, "%s/live/%s", store_path(st->store), s.id);
@@ -53,8 +56,20 @@ static int check_tag(const char *tag)
 	size_t n = strlen(tag);
 
 	if (n == 0 || n > 255 || strchr(tag, ',') || strchr("!+-", tag[0]))
-		return fail(-EINVAL, "\"%s\": a tag has 1 to 255 bytes, no comma, and does not begin with !, + or -", tag);
+		return fail(-EINVAL,
+			    "\"%s\": a tag has 1 to 255 bytes, no comma, and does not "
+			    "begin with !, + or -",
+			    tag);
 	return 0;
+}
+
+int tags_check(const char *const *tags)
+{
+	int r = 0;
+
+	for (const char *const *t = tags; t && *t && r == 0; t++)
+		r = check_tag(*t);
+	return r;
 }
 
 int snaptrail_snap(struct snaptrail *st, const char *session, const struct snaptrail_snap_options *o, char ret_id[17])
@@ -62,6 +77,7 @@ int snaptrail_snap(struct snaptrail *st, const char *session, const struct snapt
 	struct request_page q = { .verb = REQUEST_SNAP };
 	size_t at = 0;
 	int r = 0;
+	HOLD(st);
 
 	if (o && o->type)
 		q.type = strcmp(o->type, "full") == 0 ? SNAPSHOT_FULL : SNAPSHOT_INCREMENTAL;
@@ -88,13 +104,22 @@ int snaptrail_snap(struct snaptrail *st, const char *session, const struct snapt
 int snaptrail_automatic(struct snaptrail *st, const char *session, bool on, uint64_t interval_ns)
 {
 	struct request_page q = { .verb = on ? REQUEST_AUTO_START : REQUEST_AUTO_STOP, .interval_ns = interval_ns };
+	const char *event = on ? "automatic_snapshots_started" : "automatic_snapshots_stopped";
+	bool own = !on && session && worker_stop(st, session);
+	int r = 0;
+	HOLD(st);
 
-	return ask(st, session, &q);
+	if (!own)
+		r = ask(st, session, &q);
+	if (r == 0)
+		notify(st, &(struct snaptrail_notification){ .event = event, .session = session });
+	return r;
 }
 
 int snaptrail_flush(struct snaptrail *st, const char *session)
 {
 	struct request_page q = { .verb = REQUEST_FLUSH };
+	HOLD(st);
 
 	return ask(st, session, &q);
 }
@@ -102,31 +127,61 @@ int snaptrail_flush(struct snaptrail *st, const char *session)
 int snaptrail_live_stats(struct snaptrail *st, const char *session, struct snaptrail_live *ret)
 {
 	struct request_page q = { .verb = REQUEST_STATS };
-	int r = ask(st, session, &q);
+	int r;
+	HOLD(st);
 
+	r = ask(st, session, &q);
 	*ret = (struct snaptrail_live){
-		.changes = q.stats.changes, .coalesced = q.stats.coalesced, .lost = q.stats.lost, .damaged = q.stats.voided,
-		.snapshots = q.stats.snapshots, .dropped = q.stats.dropped, .queued = q.stats.queued,
-		.processes = q.stats.processes, .raw_bytes = q.stats.raw_bytes, .stored_bytes = q.stats.stored_bytes,
-		.recorder_cpu_ns = q.stats.cpu_ns, .interval_ns = q.stats.interval_ns, .watermark_ns = q.stats.watermark_ns,
+		.changes = q.stats.changes,
+		.coalesced = q.stats.coalesced,
+		.lost = q.stats.lost,
+		.damaged = q.stats.voided,
+		.snapshots = q.stats.snapshots,
+		.dropped = q.stats.dropped,
+		.queued = q.stats.queued,
+		.processes = q.stats.processes,
+		.raw_bytes = q.stats.raw_bytes,
+		.stored_bytes = q.stats.stored_bytes,
+		.recorder_cpu_ns = q.stats.cpu_ns,
+		.interval_ns = q.stats.interval_ns,
+		.watermark_ns = q.stats.watermark_ns,
 	};
 	return r;
 }
 
 /* ---- edits ---- */
 
+static int own_id(struct snaptrail *st, const char *id, char ret[STORE_ID_LEN + 1])
+{
+	struct snapshot_meta m;
+	int r;
+
+	worker_wait(st);
+	r = store_snapshot_find(st->store, id, &m, NULL);
+	if (r == 0)
+		memcpy(ret, m.id, sizeof m.id);
+	return r;
+}
+
 int snaptrail_tag(struct snaptrail *st, const char *id, const char *const *add, const char *const *remove)
 {
-	int r = 0;
+	char own[STORE_ID_LEN + 1];
+	int r = tags_check(add);
+	HOLD(st);
 
-	for (const char *const *t = add; t && *t && r == 0; t++)
-		r = check_tag(*t);
-	return r < 0 ? r : store_note_tags(st->store, id, add, remove);
+	if (r == 0)
+		r = own_id(st, id, own);
+	return r < 0 ? r : store_note_tags(st->store, own, add, remove);
 }
 
 int snaptrail_describe(struct snaptrail *st, const char *id, const char *text)
 {
-	return store_note_description(st->store, id, text);
+	char own[STORE_ID_LEN + 1];
+	int r;
+	HOLD(st);
+
+	r = own_id(st, id, own);
+	return r < 0 ? r : store_note_description(st->store, own, text);
 }
 
 /* ---- watching ---- */

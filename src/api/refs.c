@@ -13,6 +13,7 @@ struct refs {
 	struct snaptrail *st;
 	struct session_meta s;
 	struct snaptrail_point *ret;
+	bool qualified; /* SESSION/REF */
 };
 
 static int at_snapshot(struct refs *r, size_t i)
@@ -31,7 +32,7 @@ static int at_snapshot(struct refs *r, size_t i)
 static int position_of(struct refs *r, const struct snaptrail_snapshot *s, size_t *ret)
 {
 	struct snapshot_meta m;
-	int e = store_snapshot_find(r->st->store, s->id, &m, ret);
+	int e = store_snapshot_find(r->st->store, s->own_id, &m, ret);
 
 	if (e == 0 && strcmp(m.session_id, r->s.id))
 		return store_session_find(r->st->store, s->session, &r->s) < 0 ? -ENOENT : 0;
@@ -93,8 +94,12 @@ static int by_number(struct refs *r, const char *text)
 {
 	char *end;
 	struct numbered n = { .want = strtoull(text, &end, 10) };
-	struct replay_query q = { .session_id = r->s.id, .until_ns = UINT64_MAX, .store_folder = store_path(r->st->store),
-				  .observe = quiet, .tick = note_time, .arg = &n };
+	struct replay_query q = { .session_id = r->s.id,
+				  .until_ns = UINT64_MAX,
+				  .store_folder = store_path(r->st->store),
+				  .observe = quiet,
+				  .tick = note_time,
+				  .arg = &n };
 	struct replay_result result;
 	int e;
 
@@ -157,6 +162,14 @@ static int by_mark(struct refs *r, const char *name)
 	return 0;
 }
 
+/* In the session that is meant; an id that is not there may be of any other. */
+static int by_id(struct refs *r, const char *ref, struct snapshot_meta *ret)
+{
+	int e = store_snapshot_find_in(r->st->store, r->s.id, ref, ret, NULL);
+
+	return e == -ENOENT && !r->qualified ? store_snapshot_find(r->st->store, ref, ret, NULL) : e;
+}
+
 static int by_name(struct refs *r, const char *ref)
 {
 	struct snapshot_meta m;
@@ -182,7 +195,7 @@ static int by_name(struct refs *r, const char *ref)
 		return by_time(r, ref + 1);
 	if (ref[0] == '#')
 		return by_number(r, ref + 1);
-	e = store_snapshot_find(r->st->store, ref, &m, NULL);
+	e = by_id(r, ref, &m);
 	if (e < 0)
 		return e;
 	snapshot_public(r->st, &m, &r->ret->snapshot);
@@ -192,7 +205,8 @@ static int by_name(struct refs *r, const char *ref)
 	return 0;
 }
 
-/* REF~N: N snapshots earlier; of an instant, counted from the last one before it. */
+/* REF~N: N snapshots earlier; of an instant, counted from the last one before
+ * it. */
 static int earlier(struct refs *r, unsigned long n)
 {
 	size_t i;
@@ -216,7 +230,9 @@ int snaptrail_resolve(struct snaptrail *st, const char *session, const char *ref
 	char *tilde;
 	unsigned long back = 0;
 	int e;
+	HOLD(st);
 
+	worker_wait(st);
 	*ret = (struct snaptrail_point){ 0 };
 	if (slash && ref[0] != '@') {
 		if (slash - ref > 255)
@@ -224,6 +240,7 @@ int snaptrail_resolve(struct snaptrail *st, const char *session, const char *ref
 		snprintf(name, sizeof name, "%.*s", (int)(slash - ref), ref);
 		session = name;
 		ref = slash + 1;
+		r.qualified = true;
 	}
 	if (strlen(ref) >= sizeof word)
 		return fail(-ENOENT, "no snapshot \"%.40s...\"", ref);
@@ -247,6 +264,23 @@ int snaptrail_resolve(struct snaptrail *st, const char *session, const char *ref
 	return e == 0 && tilde ? earlier(&r, back) : e;
 }
 
+int snaptrail_get(struct snaptrail *st, const char *session, const char *id, struct snaptrail_snapshot *ret)
+{
+	struct session_meta s;
+	struct snapshot_meta m;
+	int e = 0;
+	HOLD(st);
+
+	worker_wait(st);
+	if (session)
+		e = store_session_find(st->store, session, &s);
+	if (e == 0)
+		e = store_snapshot_find_in(st->store, session ? s.id : NULL, id, &m, NULL);
+	if (e == 0)
+		snapshot_public(st, &m, ret);
+	return e;
+}
+
 int snaptrail_nearest(struct snaptrail *st, const char *session, uint64_t t, enum snaptrail_direction dir,
 		      struct snaptrail_snapshot *ret)
 {
@@ -254,8 +288,11 @@ int snaptrail_nearest(struct snaptrail *st, const char *session, uint64_t t, enu
 	struct snapshot_meta before, after;
 	bool has_before, has_after;
 	size_t i = 0;
-	int e = session_meant(st, session, &s);
+	int e;
+	HOLD(st);
 
+	worker_wait(st);
+	e = session_meant(st, session, &s);
 	if (e < 0)
 		return e;
 	has_before = store_snapshot_floor(st->store, s.id, t, &i) == 0 && store_snapshot_at(st->store, s.id, i, &before) == 0;

@@ -1,4 +1,5 @@
-/* States, values, differences and history for users of the library. */
+/* States for users of the library: at an instant, of their own, and the cache
+ * of decoded ones that a handle keeps. */
 #include "api/internal.h"
 
 #include <errno.h>
@@ -6,109 +7,204 @@
 
 #include "base/err.h"
 #include "engine/replay.h"
-#include "engine/symbols.h"
 
-/* ---- values ---- */
+#define KEY_MAX 65535u
 
-enum snaptrail_type snaptrail_value_type(const struct snaptrail_value *v) { return (enum snaptrail_type)private_value(v)->type; }
-bool snaptrail_value_bool(const struct snaptrail_value *v) { return private_value(v)->boolean; }
-int64_t snaptrail_value_int(const struct snaptrail_value *v) { return private_value(v)->integer; }
-uint64_t snaptrail_value_uint(const struct snaptrail_value *v) { return private_value(v)->natural; }
-double snaptrail_value_double(const struct snaptrail_value *v) { return private_value(v)->real; }
+/* ---- sharing ---- */
 
-const char *snaptrail_value_bytes(const struct snaptrail_value *v, size_t *ret_len)
+static struct shared_model *share(struct model *m)
 {
-	const struct value *p = private_value(v);
+	struct shared_model *s = xcalloc(1, sizeof *s);
 
-	if (p->type != VALUE_STRING && p->type != VALUE_BYTES) {
-		*ret_len = 0;
-		return "";
-	}
-	*ret_len = p->n;
-	return p->bytes;
+	s->m = m;
+	s->refs = 1;
+	return s;
 }
 
-size_t snaptrail_value_count(const struct snaptrail_value *v)
+static void let_go(struct shared_model *s)
 {
-	const struct value *p = private_value(v);
-
-	return p->type == VALUE_LIST || p->type == VALUE_OBJECT ? p->n : 0;
+	if (__atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL))
+		return;
+	model_free(s->m);
+	free(s);
 }
 
-const struct snaptrail_value *snaptrail_value_at(const struct snaptrail_value *v, size_t i)
+static struct snaptrail_state *state_of(struct shared_model *shared, uint64_t time_ns, const char *session)
 {
-	const struct value *p = private_value(v);
+	struct snaptrail_state *s = xcalloc(1, sizeof *s);
 
-	if (i >= snaptrail_value_count(v))
-		return NULL;
-	return public_value(p->type == VALUE_LIST ? &p->items[i] : &p->pairs[i].value);
+	s->shared = shared;
+	s->model = shared->m;
+	s->time_ns = time_ns;
+	snprintf(s->session, sizeof s->session, "%s", session);
+	return s;
 }
 
-const char *snaptrail_value_name_at(const struct snaptrail_value *v, size_t i, size_t *ret_len)
+struct snaptrail_state *state_of_model(struct model *m, uint64_t time_ns, const char *session)
 {
-	const struct value *p = private_value(v);
-
-	if (p->type != VALUE_OBJECT || i >= p->n)
-		return NULL;
-	*ret_len = p->pairs[i].name_len;
-	return p->pairs[i].name;
-}
-
-const struct snaptrail_value *snaptrail_value_get(const struct snaptrail_value *v, const char *name)
-{
-	return public_value(value_get(private_value(v), name));
-}
-
-bool snaptrail_value_equal(const struct snaptrail_value *a, const struct snaptrail_value *b)
-{
-	return value_equal(private_value(a), private_value(b));
-}
-
-/* ---- states ---- */
-
-int snaptrail_state_at(struct snaptrail *st, const struct snaptrail_point *p, struct snaptrail_state **ret)
-{
-	struct session_meta s;
-	struct replay_query q = { .until_ns = p->live && p->time_ns == UINT64_MAX ? UINT64_MAX : p->time_ns, .tick_ns = tick_of(st) };
-	struct replay_result result;
-	int e = session_meant(st, p->session, &s);
-
-	if (e < 0)
-		return e;
-	q.session_id = s.id;
-	/* A snapshot's own instant is stored; only what may lie behind the last looks at live parts. */
-	q.store_folder = s.ended_ns ? NULL : store_path(st->store);
-	if (!p->live && p->time_ns < s.started_ns)
-		return fail(-ENODATA, "session %s begins later than that", s.name);
-	e = replay(st->store, &q, &result);
-	if (e < 0)
-		return e;
-	*ret = xcalloc(1, sizeof **ret);
-	(*ret)->model = result.model;
-	(*ret)->time_ns = q.until_ns == UINT64_MAX ? result.time_ns : p->time_ns;
-	(*ret)->coalesced = result.coalesced;
-	(*ret)->lost = result.lost;
-	(*ret)->seq = result.seq;
-	snprintf((*ret)->session, sizeof (*ret)->session, "%s", s.name);
-	return 0;
+	return state_of(share(m), time_ns, session);
 }
 
 void snaptrail_state_free(struct snaptrail_state *s)
 {
 	if (s)
-		model_free(s->model);
+		let_go(s->shared);
 	free(s);
+}
+
+struct model *state_own(struct snaptrail_state *s)
+{
+	struct shared_model *copy;
+
+	if (model_is_handed(s->model) && __atomic_load_n(&s->shared->refs, __ATOMIC_ACQUIRE) == 1)
+		return s->model;
+	copy = share(model_copy_handed(s->model));
+	let_go(s->shared);
+	s->shared = copy;
+	s->base_st = NULL;
+	return s->model = copy->m;
+}
+
+/* ---- the decoded states at hand, by last use, within the memory tier's budget
+ * ---- */
+
+static void hot_out(struct snaptrail *st, struct shared_model *h)
+{
+	*(h->older ? &h->older->newer : &st->hot_oldest) = h->newer;
+	*(h->newer ? &h->newer->older : &st->hot_newest) = h->older;
+	st->hot_bytes -= h->bytes;
+}
+
+static void hot_in(struct snaptrail *st, struct shared_model *h)
+{
+	h->older = st->hot_newest;
+	h->newer = NULL;
+	*(st->hot_newest ? &st->hot_newest->newer : &st->hot_oldest) = h;
+	st->hot_newest = h;
+	st->hot_bytes += h->bytes;
+}
+
+static void hot_drop(struct snaptrail *st, struct shared_model *h)
+{
+	hot_out(st, h);
+	let_go(h);
+}
+
+void hot_forget(struct snaptrail *st)
+{
+	while (st->hot_oldest)
+		hot_drop(st, st->hot_oldest);
+}
+
+static struct shared_model *hot_find(struct snaptrail *st, const char *id)
+{
+	struct shared_model *h = st->hot_newest;
+
+	while (h && strcmp(h->id, id))
+		h = h->older;
+	*(h ? &st->hot_hits : &st->hot_misses) += 1;
+	if (h == NULL)
+		return NULL;
+	hot_out(st, h);
+	hot_in(st, h);
+	__atomic_add_fetch(&h->refs, 1, __ATOMIC_ACQ_REL);
+	return h;
+}
+
+static void hot_keep(struct snaptrail *st, struct shared_model *h, const char *id)
+{
+	h->bytes = model_size(h->m);
+	if (h->bytes > st->config->memory_bytes)
+		return;
+	snprintf(h->id, sizeof h->id, "%s", id);
+	__atomic_add_fetch(&h->refs, 1, __ATOMIC_ACQ_REL);
+	hot_in(st, h);
+	while (st->hot_bytes > st->config->memory_bytes)
+		hot_drop(st, st->hot_oldest);
+}
+
+/* ---- at an instant ---- */
+
+static int recorded_at(struct snaptrail *st, const struct session_meta *s, uint64_t until_ns, bool live,
+		       struct snaptrail_state **ret)
+{
+	struct replay_query q = { .session_id = s->id, .until_ns = until_ns, .tick_ns = tick_of(st) };
+	struct replay_result result;
+	int r;
+
+	/* A snapshot's own instant is stored; only what may lie behind the last looks
+   * at live parts. */
+	q.store_folder = s->ended_ns ? NULL : store_path(st->store);
+	if (!live && until_ns < s->started_ns)
+		return fail(-ENODATA, "session %s begins later than that", s->name);
+	r = replay(st->store, &q, &result);
+	if (r < 0)
+		return r;
+	*ret = state_of_model(result.model, until_ns == UINT64_MAX ? result.time_ns : until_ns, s->name);
+	(*ret)->coalesced = result.coalesced;
+	(*ret)->lost = result.lost;
+	(*ret)->seq = result.seq;
+	return 0;
+}
+
+int state_of_snapshot(struct snaptrail *st, const struct snapshot_meta *m, struct snaptrail_state **ret)
+{
+	struct snaptrail_snapshot p;
+	struct shared_model *h = m->handed_in ? hot_find(st, m->id) : NULL;
+	struct model *model;
+	int r;
+
+	snapshot_public(st, m, &p);
+	if (!m->handed_in) {
+		struct session_meta s;
+
+		r = session_meant(st, p.session, &s);
+		return r < 0 ? r : recorded_at(st, &s, m->time_ns, false, ret);
+	}
+	if (h) {
+		*ret = state_of(h, m->time_ns, p.session);
+		return 0;
+	}
+	r = handed_state(st->store, m, &model);
+	if (r < 0)
+		return r;
+	*ret = state_of_model(model, m->time_ns, p.session);
+	hot_keep(st, (*ret)->shared, m->id);
+	return 0;
+}
+
+int snaptrail_state_at(struct snaptrail *st, const struct snaptrail_point *p, struct snaptrail_state **ret)
+{
+	struct session_meta s;
+	struct snapshot_meta m;
+	int r;
+	HOLD(st);
+
+	worker_wait(st);
+	r = session_meant(st, p->session, &s);
+	if (r == 0 && p->is_snapshot && p->snapshot.handed_in) {
+		r = store_snapshot_find(st->store, p->snapshot.own_id, &m, NULL);
+		if (r == 0)
+			r = state_of_snapshot(st, &m, ret);
+	} else if (r == 0) {
+		r = recorded_at(st, &s, p->live && p->time_ns == UINT64_MAX ? UINT64_MAX : p->time_ns, p->live, ret);
+	}
+	return r < 0 && r != -ENODATA && r != -ENOENT ? notify_error(st, "snapshot_load_failed", p->session, NULL, r) : r;
 }
 
 uint64_t snaptrail_state_time(const struct snaptrail_state *s) { return s->time_ns; }
 const char *snaptrail_state_session(const struct snaptrail_state *s) { return s->session; }
 uint64_t snaptrail_state_coalesced(const struct snaptrail_state *s) { return s->coalesced; }
 uint64_t snaptrail_state_lost(const struct snaptrail_state *s) { return s->lost; }
-size_t snaptrail_state_count(const struct snaptrail_state *s, enum snaptrail_table t) { return model_count(s->model, (enum table)t); }
+size_t snaptrail_state_count(const struct snaptrail_state *s, enum snaptrail_table t)
+{
+	return model_count(s->model, (enum table)t);
+}
 
 int snaptrail_state_each(const struct snaptrail_state *s, enum snaptrail_table t,
 			 int (*each)(void *arg, const char *key, size_t key_len, const struct snaptrail_value *v,
-				     const char *source, uint64_t changed_ns), void *arg)
+				     const char *source, uint64_t changed_ns),
+			 void *arg)
 {
 	for (const struct entity *e = model_first(s->model, (enum table)t); e; e = e->next) {
 		int r = each(arg, e->key, e->key_len, public_value(entity_value(e)), change_source_name(e->source), e->time_ns);
@@ -119,263 +215,119 @@ int snaptrail_state_each(const struct snaptrail_state *s, enum snaptrail_table t
 	return 0;
 }
 
-const struct snaptrail_value *snaptrail_state_get(const struct snaptrail_state *s, enum snaptrail_table t, const char *key, size_t n)
+const struct snaptrail_value *snaptrail_state_get(const struct snaptrail_state *s, enum snaptrail_table t, const char *key,
+						  size_t n)
 {
 	const struct entity *e = model_find(s->model, (enum table)t, key, n);
 
 	return e ? public_value(entity_value(e)) : NULL;
 }
 
-/* ---- paths ---- */
+/* ---- states of your own ---- */
 
-/* `*` any run of bytes, `?` one; the usual two-pointer walk, linear in practice. */
-static bool glob(const char *p, size_t pn, const char *s, size_t n)
+struct snaptrail_state *snaptrail_state_new(void) { return state_of_model(model_new_handed(), 0, ""); }
+
+struct snaptrail_state *snaptrail_state_copy(const struct snaptrail_state *s)
 {
-	size_t i = 0, k = 0, star = SIZE_MAX, mark = 0;
-
-	while (k < n) {
-		if (i < pn && (p[i] == '?' || p[i] == s[k]) && p[i] != '*') {
-			i++, k++;
-		} else if (i < pn && p[i] == '*') {
-			star = i++;
-			mark = k;
-		} else if (star != SIZE_MAX) {
-			i = star + 1;
-			k = ++mark;
-		} else {
-			return false;
-		}
-	}
-	while (i < pn && p[i] == '*')
-		i++;
-	return i == pn;
+	return state_of_model(model_copy_handed(s->model), s->time_ns, s->session);
 }
 
-const char *snaptrail_path_field(const char *path)
+static int check(enum snaptrail_table t, const char *key)
 {
-	const char *hash = strchr(path, '#');
+	size_t n = strlen(key);
 
-	return hash ? hash + 1 : NULL;
+	if (t < SNAPTRAIL_AGENTS || t > SNAPTRAIL_METRICS)
+		return fail(-EINVAL, "%d is no table", (int)t);
+	return n <= KEY_MAX ? 0 : fail(-EINVAL, "a key of %zu bytes: at most %u", n, KEY_MAX);
 }
 
-bool snaptrail_path_match(const char *path, enum snaptrail_table t, const char *key, size_t n)
+int snaptrail_state_set(struct snaptrail_state *s, enum snaptrail_table t, const char *key, const struct snaptrail_value *v)
 {
-	const char *colon = strchr(path, ':'), *hash;
-	enum table named = colon ? table_by_name(path, (size_t)(colon - path)) : (enum table)0;
+	int r = check(t, key);
 
-	if (named) {
-		if (named != (enum table)t)
-			return false;
-		path = colon + 1;
-	}
-	hash = strchr(path, '#');
-	return glob(path, hash ? (size_t)(hash - path) : strlen(path), key, n);
+	if (r == 0)
+		model_put(state_own(s), (enum table)t, key, strlen(key), value_copy(private_value(v)));
+	return r;
 }
 
-/* ---- differences ---- */
-
-struct comparing {
-	uint64_t *changed;
-	int (*each)(void *arg, const struct snaptrail_difference *d);
-	void *arg;
-	int stop;
-	int64_t total;
-};
-
-static void differ(struct comparing *c, struct snaptrail_difference d)
+int snaptrail_state_set_field(struct snaptrail_state *s, enum snaptrail_table t, const char *key, const char *field,
+			      const struct snaptrail_value *v)
 {
-	if (c->stop == 0 && c->each)
-		c->stop = c->each(c->arg, &d);
+	int r = check(t, key);
+
+	if (r == 0)
+		model_put_field(state_own(s), (enum table)t, key, strlen(key), field, strlen(field), value_copy(private_value(v)));
+	return r;
 }
 
-static void diff_entity(struct comparing *c, const struct entity *a, const struct entity *b)
+int snaptrail_state_append(struct snaptrail_state *s, const char *channel, const struct snaptrail_value *v)
 {
-	struct snaptrail_difference d = { .table = (enum snaptrail_table)a->table, .op = 'u', .key = a->key, .key_len = a->key_len };
+	int r = check(SNAPTRAIL_COMMUNICATIONS, channel);
 
-	const struct value *va, *vb;
-
-	if (a->row && b->row && a->row_len == b->row_len && memcmp(a->row, b->row, a->row_len) == 0)
-		return;
-	va = entity_value(a);
-	vb = entity_value(b);
-	if (value_equal(va, vb))
-		return;
-	c->total++;
-	if (c->changed)
-		c->changed[a->table]++;
-	if (va->type != VALUE_OBJECT || vb->type != VALUE_OBJECT) {
-		d.field = "";
-		d.before = public_value(va);
-		d.after = public_value(vb);
-		differ(c, d);
-		return;
-	}
-	for (uint32_t i = 0; i < va->n; i++) {
-		const struct pair *p = &va->pairs[i];
-		const struct value *other = value_get_n(vb, p->name, p->name_len);
-
-		if (other && value_equal(&p->value, other))
-			continue;
-		d.field = p->name;
-		d.before = public_value(&p->value);
-		d.after = public_value(other);
-		differ(c, d);
-	}
-	for (uint32_t i = 0; i < vb->n; i++) {
-		const struct pair *p = &vb->pairs[i];
-
-		if (value_get_n(va, p->name, p->name_len))
-			continue;
-		d.field = p->name;
-		d.before = NULL;
-		d.after = public_value(&p->value);
-		differ(c, d);
-	}
+	if (r == 0)
+		model_put_message(state_own(s), channel, strlen(channel), value_copy(private_value(v)));
+	return r;
 }
 
-static void diff_table(struct comparing *c, const struct model *a, const struct model *b, enum table t)
+int snaptrail_state_remove(struct snaptrail_state *s, enum snaptrail_table t, const char *key)
 {
-	for (const struct entity *e = model_first(a, t); e; e = e->next) {
-		const struct entity *other = model_find(b, t, e->key, e->key_len);
+	int r = check(t, key);
 
-		if (other) {
-			diff_entity(c, e, other);
-			continue;
-		}
-		c->total++;
-		if (c->changed)
-			c->changed[t]++;
-		differ(c, (struct snaptrail_difference){ .table = (enum snaptrail_table)t, .op = 'r', .key = e->key,
-							 .key_len = e->key_len, .field = "", .before = public_value(entity_value(e)) });
-	}
-	for (const struct entity *e = model_first(b, t); e; e = e->next) {
-		if (model_find(a, t, e->key, e->key_len))
-			continue;
-		c->total++;
-		if (c->changed)
-			c->changed[t]++;
-		differ(c, (struct snaptrail_difference){ .table = (enum snaptrail_table)t, .op = 'a', .key = e->key,
-							 .key_len = e->key_len, .field = "", .after = public_value(entity_value(e)) });
-	}
+	if (r == 0 && !model_drop(state_own(s), (enum table)t, key, strlen(key)))
+		r = fail(-ENOENT, "%s has no %.60s", table_name((enum table)t), key);
+	return r;
 }
 
-int64_t snaptrail_diff(const struct snaptrail_state *a, const struct snaptrail_state *b,
-		       uint64_t ret_changed[SNAPTRAIL_TABLES + 1],
-		       int (*each)(void *arg, const struct snaptrail_difference *d), void *arg)
+int snaptrail_state_remove_field(struct snaptrail_state *s, enum snaptrail_table t, const char *key, const char *field)
 {
-	struct comparing c = { .changed = ret_changed, .each = each, .arg = arg };
+	int r = check(t, key);
 
-	if (ret_changed)
-		memset(ret_changed, 0, (SNAPTRAIL_TABLES + 1) * sizeof *ret_changed);
-	for (int t = 1; t < TABLE_COUNT && c.stop == 0; t++)
-		diff_table(&c, a->model, b->model, (enum table)t);
-	return c.stop ? c.stop : c.total;
+	if (r == 0 && !model_drop_field(state_own(s), (enum table)t, key, strlen(key), field, strlen(field)))
+		r = fail(-ENOENT, "%s %.60s has no %.60s", table_name((enum table)t), key, field);
+	return r;
 }
 
-/* ---- history ---- */
-
-struct logging {
-	const struct snaptrail_log_query *q;
-	int (*each)(void *arg, const struct snaptrail_event *e);
-	void *arg;
-	const char *session;
-	uint64_t time_ns, seq, coalesced;
-	const char *kind, *source;
-	uint64_t stack;              /* of the Change at work */
-	const struct replay_result *result;
-	struct symbols *symbols;     /* NULL: no stacks are asked for */
-	struct snaptrail_frame frames[MODEL_STACK_FRAMES];
-	struct buf paths;            /* of their modules */
-	int64_t count;
-	int stop;
-};
-
-static void on_tick(void *arg, uint64_t time_ns, uint64_t seq, const struct change *c)
+int snaptrail_state_set_top(struct snaptrail_state *s, const char *name, const struct snaptrail_value *v)
 {
-	struct logging *l = arg;
-
-	l->time_ns = time_ns;
-	l->seq = seq;
-	l->coalesced = c->coalesced;
-	l->kind = change_kind_name(c->kind);
-	l->source = change_source_name(c->source);
-	l->stack = c->stack;
+	if (table_by_name(name, strlen(name)))
+		return fail(-EINVAL, "%s is a table", name);
+	model_layout_add(state_own(s), name, strlen(name), (enum table)0, value_copy(private_value(v)));
+	return 0;
 }
 
-/* Names for the frames of the stack of the Change at work. */
-static void add_stack(struct logging *l, struct snaptrail_event *ev)
+const struct snaptrail_value *snaptrail_state_top(const struct snaptrail_state *s, const char *name)
 {
-	struct model_frame f[MODEL_STACK_FRAMES];
-	size_t n = model_stack(l->result->model, l->stack, f, MODEL_STACK_FRAMES, &ev->stack_cut), at = 0;
+	size_t n;
+	const struct layout_entry *l = model_layout(s->model, &n);
 
-	buf_reset(&l->paths);
-	for (size_t i = 0; i < n; i++) {
-		buf_put(&l->paths, f[i].path.p, f[i].path.n);
-		buf_byte(&l->paths, 0);
+	for (size_t i = 0; i < n; i++)
+		if (l[i].table == 0 && strcmp(l[i].name, name) == 0)
+			return public_value(&l[i].value);
+	return NULL;
+}
+
+/* ---- protobuf ---- */
+
+int snaptrail_state_from_protobuf(const void *p, size_t n, struct snaptrail_state **ret)
+{
+	struct model *m = model_new_handed();
+
+	if (n > UINT32_MAX || !model_load_checked(m, p, n)) {
+		model_free(m);
+		return fail(-EBADMSG, "not a message SystemState");
 	}
-	for (size_t i = 0; i < n; at += f[i++].path.n + 1) {
-		struct symbol s;
-
-		symbols_find(l->symbols, &f[i], &s);
-		l->frames[i] = (struct snaptrail_frame){
-			.address = f[i].address, .module = f[i].path.n ? (const char *)l->paths.data + at : NULL,
-			.offset = f[i].address - f[i].bias, .symbol = s.name, .symbol_offset = s.offset,
-			.file = s.file, .line = s.line, .why = s.why,
-		};
-	}
-	ev->stack = n ? l->frames : NULL;
-	ev->stack_count = n;
+	*ret = state_of_model(m, 0, "");
+	return 0;
 }
 
-static void on_change(void *arg, const struct entity *e, const char *field, const struct value *before, const struct value *after)
+int snaptrail_state_to_protobuf(const struct snaptrail_state *s, void **ret, size_t *ret_len)
 {
-	struct logging *l = arg;
-	const char *wanted = l->q->path ? snaptrail_path_field(l->q->path) : NULL;
-	struct snaptrail_event ev = {
-		.time_ns = l->time_ns, .seq = l->seq, .session = l->session, .table = (enum snaptrail_table)e->table,
-		.key = e->key, .key_len = e->key_len, .field = field, .deleted = after == NULL,
-		.before = public_value(before), .after = public_value(after), .source = l->source, .kind = l->kind,
-		.coalesced = l->coalesced,
-	};
+	struct model *copy = model_copy_handed(s->model);
+	struct buf out = BUF_INIT;
 
-	if (l->stop || l->time_ns < l->q->since_ns || (l->q->until_ns && l->time_ns >= l->q->until_ns))
-		return;
-	if (l->q->path && !snaptrail_path_match(l->q->path, ev.table, e->key, e->key_len))
-		return;
-	if (wanted && *field) {
-		size_t n = strlen(field);
-
-		if (strncmp(wanted, field, n) || (wanted[n] && wanted[n] != '.'))
-			return;
-	}
-	if (l->symbols && l->stack)
-		add_stack(l, &ev);
-	l->count++;
-	l->stop = l->each(l->arg, &ev);
-}
-
-int64_t snaptrail_log(struct snaptrail *st, const struct snaptrail_log_query *q,
-		      int (*each)(void *arg, const struct snaptrail_event *e), void *arg)
-{
-	struct session_meta s;
-	struct logging l = { .q = q, .each = each, .arg = arg, .kind = "", .source = "" };
-	struct replay_query rq = { .from_ns = q->since_ns, .observe = on_change, .tick = on_tick, .arg = &l, .tick_ns = tick_of(st) };
-	struct replay_result result;
-	int e = session_meant(st, q->session, &s);
-
-	if (e < 0)
-		return e;
-	rq.session_id = s.id;
-	rq.until_ns = q->until_ns ? q->until_ns - 1 : UINT64_MAX;
-	rq.store_folder = s.ended_ns ? NULL : store_path(st->store);
-	l.session = s.name;
-	l.result = &result;
-	l.symbols = q->stacks ? symbols_new() : NULL;
-	e = replay(st->store, &rq, &result);
-	symbols_free(l.symbols);
-	buf_done(&l.paths);
-	if (e < 0)
-		return e;
-	model_free(result.model);
-	return l.stop ? l.stop : l.count;
+	model_save(copy, s->time_ns, &out);
+	model_free(copy);
+	*ret = out.data;
+	*ret_len = out.len;
+	return 0;
 }

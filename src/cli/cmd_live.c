@@ -195,7 +195,7 @@ int cmd_tag(struct cli *c)
 	}
 	if (r == 0)
 		r = find_snapshot(c, c->words[0], &p);
-	if (r == 0 && (r = snaptrail_tag(c->store, p.snapshot.id, add, remove)) < 0)
+	if (r == 0 && (r = snaptrail_tag(c->store, p.snapshot.own_id, add, remove)) < 0)
 		r = out_failed(c, r);
 	free(add);
 	free(remove);
@@ -210,7 +210,7 @@ int cmd_describe(struct cli *c)
 	if (c->word_count != 2)
 		return out_error(c, EXIT_USAGE, "quote a text of several words", "describe takes a REF and a TEXT");
 	r = find_snapshot(c, c->words[0], &p);
-	if (r == 0 && (r = snaptrail_describe(c->store, p.snapshot.id, c->words[1])) < 0)
+	if (r == 0 && (r = snaptrail_describe(c->store, p.snapshot.own_id, c->words[1])) < 0)
 		r = out_failed(c, r);
 	return r;
 }

@@ -17,9 +17,13 @@ static int bad_name(const char *name)
 {
 	size_t n = strlen(name);
 
-	if (n >= 1 && n <= 255 && strchr(name, '/') == NULL && strcmp(name, "live") && strcmp(name, "latest") && strcmp(name, "first"))
+	if (n >= 1 && n <= 255 && strchr(name, '/') == NULL && strcmp(name, "live") && strcmp(name, "latest") &&
+	    strcmp(name, "first"))
 		return 0;
-	return fail(-EINVAL, "\"%.60s\": a session's name has 1 to 255 bytes, no '/', and is not live, latest or first", name);
+	return fail(-EINVAL,
+		    "\"%.60s\": a session's name has 1 to 255 bytes, no '/', and is "
+		    "not live, latest or first",
+		    name);
 }
 
 /* It begins and ends at once: nobody is at work on it between two snapshots. */
@@ -77,7 +81,8 @@ static bool apply_run(struct model *m, uint64_t time_ns, const struct bytes *run
 	return r == 0;
 }
 
-/* One payload onto the model, which takes the bytes when it points into them. */
+/* One payload onto the model, which takes the bytes when it points into them.
+ */
 static bool apply_payload(struct model *m, uint64_t time_ns, struct buf *payload)
 {
 	bool keep = false;
@@ -340,7 +345,9 @@ static int base_of(struct store *st, const struct snapshot_meta *m, struct hande
 
 	if (r < 0)
 		return r;
-	*ret = (struct handed_base){ .time_ns = m->time_ns, .full_ns = c.m[c.n - 1].time_ns, .full_bytes = c.m[c.n - 1].size_bytes };
+	*ret = (struct handed_base){ .time_ns = m->time_ns,
+				     .full_ns = c.m[c.n - 1].time_ns,
+				     .full_bytes = c.m[c.n - 1].size_bytes };
 	memcpy(ret->id, m->id, sizeof ret->id);
 	for (size_t i = 0; i + 1 < c.n; i++)
 		ret->grown_bytes += c.m[i].size_bytes;
@@ -370,8 +377,8 @@ static int prepare_incremental(struct store *st, const char *session_id, struct 
 	int r;
 
 	*ret_done = false;
-	if (o->type == 0 && (!have || o->whole || base.time_ns > h->m.time_ns ||
-			     chain_is_long(&base, changes ? changes->len : 0, o, h->m.time_ns)))
+	if (o->type == 0 &&
+	    (!have || o->whole || base.time_ns > h->m.time_ns || chain_is_long(&base, changes ? changes->len : 0, o, h->m.time_ns)))
 		return 0;
 	h->m.changes = n;
 	r = changes_of(st, have ? base.id : NULL, state, changes, h, &scratch, &changes, &layout);
@@ -399,11 +406,16 @@ int handed_prepare(struct store *st, const char *session_id, struct model *state
 	int r = 0;
 
 	*ret = (struct handed_snapshot){ .m = {
-		.origin = o->origin ? o->origin : ORIGIN_MANUAL, .time_ns = o->time_ns ? o->time_ns : wall_now_ns(),
-		.agents = model_count(state, TABLE_AGENTS), .tasks = model_count(state, TABLE_TASKS),
-		.memory = model_count(state, TABLE_MEMORY), .handed_in = true, .foreign_id = o->foreign_id ? o->foreign_id : "",
-		.description = o->description ? o->description : "", .tags = o->tags,
-	} };
+						 .origin = o->origin ? o->origin : ORIGIN_MANUAL,
+						 .time_ns = o->time_ns ? o->time_ns : wall_now_ns(),
+						 .agents = model_count(state, TABLE_AGENTS),
+						 .tasks = model_count(state, TABLE_TASKS),
+						 .memory = model_count(state, TABLE_MEMORY),
+						 .handed_in = true,
+						 .foreign_id = o->foreign_id ? o->foreign_id : "",
+						 .description = o->description ? o->description : "",
+						 .tags = o->tags,
+					 } };
 	memcpy(ret->m.session_id, session_id, sizeof ret->m.session_id);
 	if (o->id && o->id[0])
 		snprintf(ret->m.id, sizeof ret->m.id, "%s", o->id);

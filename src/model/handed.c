@@ -7,6 +7,7 @@
  * and the reader of handed-in snapshots, on any one thread. */
 #include "model/internal.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
@@ -91,16 +92,69 @@ struct entity *handed_entity(struct model *m, enum table t, const char *key, siz
 	return e;
 }
 
+/* States that share a decoded model may be looked at by several threads. */
 const struct value *entity_value(const struct entity *const_e)
 {
+	static pthread_mutex_t unfolding = PTHREAD_MUTEX_INITIALIZER;
 	struct entity *e = (struct entity *)const_e;
 
+	if (!__atomic_load_n(&e->folded, __ATOMIC_ACQUIRE))
+		return &e->value;
+	pthread_mutex_lock(&unfolding);
 	if (e->folded) {
-		e->folded = false;
 		if (!entry_unpack(e, e->row, e->row_len) && e->value.type == VALUE_ABSENT)
 			e->value.type = VALUE_NULL;
+		__atomic_store_n(&e->folded, false, __ATOMIC_RELEASE);
 	}
+	pthread_mutex_unlock(&unfolding);
 	return &e->value;
+}
+
+/* Rows of others may have their key anywhere; ours have it first. */
+static bool row_of(const struct bytes *b, struct buf *row, struct bytes *ret_key)
+{
+	struct wire w;
+	size_t pos = 0, from = 0;
+	int r;
+
+	*ret_key = BYTES(NULL, 0);
+	for (; (r = wire_next(b->p, b->n, &pos, &w)) > 0; from = pos)
+		if (w.field == 1 && w.type == 2)
+			*ret_key = w.b;
+	if (r < 0 || ret_key->p == NULL)
+		return false;
+	buf_reset(row);
+	pack_bytes(row, 1, ret_key->p, ret_key->n);
+	for (pos = from = 0; wire_next(b->p, b->n, &pos, &w) > 0; from = pos)
+		if (w.field != 1)
+			buf_put(row, (const uint8_t *)b->p + from, pos - from);
+	return true;
+}
+
+bool model_load_checked(struct model *m, const uint8_t *p, size_t n)
+{
+	_cleanup_buf_ struct buf row = BUF_INIT;
+	struct wire w;
+	size_t pos = 0;
+	int r;
+
+	while ((r = wire_next(p, n, &pos, &w)) > 0) {
+		struct bytes key;
+		struct entity *e;
+
+		if (w.field == STATE_LAYOUT && w.type == 2 && !layout_unpack(m, w.b.p, w.b.n))
+			return false;
+		if (w.field < 2 || w.field > 8)
+			continue;
+		if (w.type != 2 || !row_of(&w.b, &row, &key) ||
+		    !model_put_row(m, (enum table)(w.field - 1), key.p, key.n, row.data, row.len))
+			return false;
+		e = model_find(m, (enum table)(w.field - 1), key.p, key.n);
+		if (!entry_unpack(e, e->row, e->row_len))
+			return false;
+		value_done(&e->value);
+	}
+	return r == 0;
 }
 
 /* ---- the layout ---- */
@@ -277,7 +331,8 @@ static void note(struct model *m, uint32_t kind, enum table t, const char *key, 
 		put_change(b, kind, t, key, n, v);
 }
 
-static void note_field(struct model *m, enum table t, const char *key, size_t n, const char *field, size_t field_len, const struct value *v)
+static void note_field(struct model *m, enum table t, const char *key, size_t n, const char *field, size_t field_len,
+		       const struct value *v)
 {
 	struct pair p = { .name = field, .name_len = (uint32_t)field_len };
 	struct value one = { .type = VALUE_OBJECT, .n = 1, .pairs = &p };
@@ -348,6 +403,7 @@ bool model_put_row(struct model *m, enum table t, const char *key, size_t n, con
 	} else {
 		value_done(&e->value);
 		entity_drop_row(e);
+		e->dropped = 0;
 	}
 	e->row = xmemdup(row, row_len);
 	e->row_len = (uint32_t)row_len;
@@ -469,7 +525,9 @@ bool model_patch(struct model *m, uint64_t time_ns, const uint8_t *p, size_t n)
 	case FIELD_DROPPED:
 		drop_field(m, model_find(m, (enum table)c.table, c.name.p, c.name.n), c.value.p ? c.value.p : "", c.value.n);
 		break;
-	case ENTITY_SET: case ENTITY_PATCHED: case MESSAGE:
+	case ENTITY_SET:
+	case ENTITY_PATCHED:
+	case MESSAGE:
 		if (!patch(m, &c, (enum table)c.table))
 			return false;
 		break;
@@ -509,7 +567,8 @@ static bool patchable(const struct value *a, const struct value *b, struct value
 	if (a->type != VALUE_OBJECT || b->type != VALUE_OBJECT || b->n < a->n)
 		return false;
 	for (uint32_t i = 0; i < a->n; i++)
-		if (a->pairs[i].name_len != b->pairs[i].name_len || memcmp(a->pairs[i].name, b->pairs[i].name, a->pairs[i].name_len))
+		if (a->pairs[i].name_len != b->pairs[i].name_len ||
+		    memcmp(a->pairs[i].name, b->pairs[i].name, a->pairs[i].name_len))
 			return false;
 	ret->pairs = xmalloc((b->n + 1) * sizeof *ret->pairs);
 	for (uint32_t i = 0; i < b->n; i++)
@@ -592,7 +651,8 @@ struct model *model_copy_handed(struct model *m)
 
 	model_unfold(m);
 	for (size_t i = 0; i < m->nlayout; i++)
-		model_layout_add(copy, m->layout[i].name, m->layout[i].name_len, m->layout[i].table, value_copy(&m->layout[i].value));
+		model_layout_add(copy, m->layout[i].name, m->layout[i].name_len, m->layout[i].table,
+				 value_copy(&m->layout[i].value));
 	for (int t = 1; t < TABLE_COUNT; t++) {
 		for (const struct entity *e = m->first[t]; e; e = e->next) {
 			buf_reset(&row);

@@ -129,6 +129,10 @@ bool model_patch(struct model *m, uint64_t time_ns, const uint8_t *p, size_t n);
  * NULL when there is no journal or it has outgrown the state it stands for. */
 const struct buf *model_journal(const struct model *m, uint64_t *ret_changes);
 void model_journal_begin(struct model *m);
+/* Bytes from anywhere, message SystemState, into an empty handed-in model:
+ * everything is decoded once, keys that stand twice are the last one's.
+ * False: they are not one. */
+bool model_load_checked(struct model *m, const uint8_t *p, size_t n);
 /* Takes the bytes that model_load() was given and rows point into. */
 void model_keep(struct model *m, struct buf *payload);
 /* What turns `from` into `to`, both handed in, in to's order, as a journal;

@@ -557,24 +557,32 @@ int store_snapshot_floor(struct store *s, const char *session_id, uint64_t t, si
 	return 0;
 }
 
-int store_snapshot_find(struct store *s, const char *prefix, struct snapshot_meta *ret, size_t *ret_i)
+static bool is_called(const struct item *it, const char *text, size_t n)
 {
-	size_t n = strlen(prefix), found = 0;
+	return (n >= 4 && n <= STORE_ID_LEN && memcmp(it->m.id, text, n) == 0) || (n >= 4 && strncmp(it->m.foreign_id, text, n) == 0);
+}
+
+int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i)
+{
+	size_t n = strlen(text), found = 0;
 	struct item *hit = NULL;
 	char candidates[200] = "";
+	bool whole = false;
 
-	if (n < 4 || n > STORE_ID_LEN)
-		return fail(-ENOENT, "no snapshot \"%s\"", prefix);
 	enter(s);
-	for (size_t i = 0; i < s->nall; i++) {
+	for (size_t i = 0; i < s->nall && !whole; i++) {
 		struct item *it = s->all[i];
 
-		if (it->deleted || memcmp(it->m.id, prefix, n))
+		if (it->deleted || (session_id && strcmp(it->m.session_id, session_id)) || n == 0)
+			continue;
+		whole = strcmp(it->m.id, text) == 0;
+		if (!whole && strcmp(it->m.foreign_id, text) && !is_called(it, text, n))
 			continue;
 		if (found++ < 6)
 			snprintf(candidates + strlen(candidates), sizeof candidates - strlen(candidates), " %s", it->m.id);
 		hit = it;
 	}
+	found = whole ? 1 : found;
 	if (found == 1) {
 		*ret = hit->m;
 		if (ret_i)
@@ -582,8 +590,13 @@ int store_snapshot_find(struct store *s, const char *prefix, struct snapshot_met
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (found > 1)
-		return fail(-EMLINK, "\"%s\" is ambiguous:%s%s", prefix, candidates, found > 6 ? " ..." : "");
-	return found ? 0 : fail(-ENOENT, "no snapshot \"%s\"", prefix);
+		return fail(-EMLINK, "\"%s\" is ambiguous:%s%s", text, candidates, found > 6 ? " ..." : "");
+	return found ? 0 : fail(-ENOENT, "no snapshot \"%s\"", text);
+}
+
+int store_snapshot_find(struct store *s, const char *prefix, struct snapshot_meta *ret, size_t *ret_i)
+{
+	return store_snapshot_find_in(s, NULL, prefix, ret, ret_i);
 }
 
 size_t store_gap_count(struct store *s)

@@ -157,6 +157,9 @@ int store_snapshot_floor(struct store *s, const char *session_id, uint64_t time_
 /* By id or unique prefix of 4 or more characters: -ENOENT, -EMLINK (the
  * candidates are in the detail). */
 int store_snapshot_find(struct store *s, const char *id_or_prefix, struct snapshot_meta *ret, size_t *ret_i);
+/* The same in one session; NULL: in all.  A whole id of where it was imported
+ * from is found too, and comes first. */
+int store_snapshot_find_in(struct store *s, const char *session_id, const char *id_or_prefix, struct snapshot_meta *ret, size_t *ret_i);
 size_t store_gap_count(struct store *s);
 int store_gap_at(struct store *s, size_t i, struct gap_meta *ret);
 

@@ -5,6 +5,7 @@
 #include <ftw.h>
 #include <unistd.h>
 
+void suite_api(void);
 void suite_change(void);
 void suite_collect(void);
 void suite_config(void);
@@ -24,6 +25,7 @@ static const struct {
 	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
 	{ "json_text", suite_json_text }, { "state_json", suite_state_json }, { "explicit", suite_explicit }, { "handed", suite_handed },
+	{ "api", suite_api },
 };
 
 void temp_make(struct temp_folder *t)

@@ -64,10 +64,16 @@ static struct value any_value(uint64_t *seed, int depth)
 	case 0: v.type = VALUE_NULL; return v;
 	case 1: return value_bool(n & 1);
 	case 2: return value_int((int64_t)random_next(seed) >> random_below(seed, 64));
-	case 3: v.type = VALUE_UINT; v.natural = random_next(seed) | 1ull << 63; return v;
+	case 3:
+		v.type = VALUE_UINT;
+		v.natural = random_next(seed) | 1ull << 63;
+		return v;
 	case 4: return value_real((double)(int64_t)random_next(seed) / 1024);
 	case 5: return value_str(words[random_below(seed, 8)]);
-	case 6: v = value_str(words[random_below(seed, 8)]); v.type = VALUE_BYTES; return v;
+	case 6:
+		v = value_str(words[random_below(seed, 8)]);
+		v.type = VALUE_BYTES;
+		return v;
 	case 7:
 		v = value_list();
 		while (n--)
@@ -119,7 +125,8 @@ static void edit_once(struct plain *p, struct model *m, uint64_t *seed)
 	snprintf(key, sizeof key, "%s%u", random_below(seed, 3) ? "k" : "", random_below(seed, 12));
 	e = plain_find(p, t, key);
 	switch (random_below(seed, 6)) {
-	case 0: case 1:
+	case 0:
+	case 1:
 		if (e == NULL && p->n == ENTRIES)
 			return;
 		if (e == NULL) {
@@ -132,9 +139,7 @@ static void edit_once(struct plain *p, struct model *m, uint64_t *seed)
 		e->v = any_entity(seed, t);
 		model_put(m, t, key, strlen(key), value_copy(&e->v));
 		break;
-	case 2:
-		CU_ASSERT_EQUAL(model_drop(m, t, key, strlen(key)), plain_drop(p, t, key));
-		break;
+	case 2: CU_ASSERT_EQUAL(model_drop(m, t, key, strlen(key)), plain_drop(p, t, key)); break;
 	case 3:
 		if (e == NULL)
 			return;
@@ -229,8 +234,12 @@ static bool all_come_back(struct store *st, struct kept *k, size_t n)
 static void what_is_handed_in_comes_back(void)
 {
 	static struct kept k[KEPT];
-	struct store_options so = { .persist = true, .compress = true, .compress_threshold_bytes = 1024, .memory_bytes = 100000,
-				    .create = true, .fsync = STORE_FSYNC_NEVER };
+	struct store_options so = { .persist = true,
+				    .compress = true,
+				    .compress_threshold_bytes = 1024,
+				    .memory_bytes = 100000,
+				    .create = true,
+				    .fsync = STORE_FSYNC_NEVER };
 
 	for (uint64_t round = 0; round < 40; round++) {
 		struct temp_folder f;
@@ -244,7 +253,8 @@ static void what_is_handed_in_comes_back(void)
 		temp_make(&f);
 		CU_ASSERT_EQUAL_FATAL(store_open(f.path, &so, &st), 0);
 		while (n < KEPT) {
-			struct handed_options o = { .base = base.id[0] ? &base : NULL, .type = (int)random_below(&seed, 6),
+			struct handed_options o = { .base = base.id[0] ? &base : NULL,
+						    .type = (int)random_below(&seed, 6),
 						    .time_ns = 1000000 + n / 3 };
 			bool anew = random_below(&seed, 5) == 0;
 			struct handed_snapshot h;
@@ -297,7 +307,8 @@ static void see(void *arg, const struct entity *e, const char *field, const stru
 	struct seen *s = arg;
 
 	s->n++;
-	snprintf(s->text + strlen(s->text), sizeof s->text - strlen(s->text), "%s#%s%s%s ", e->key, field, before ? "-" : "", after ? "+" : "");
+	snprintf(s->text + strlen(s->text), sizeof s->text - strlen(s->text), "%s#%s%s%s ", e->key, field, before ? "-" : "",
+		 after ? "+" : "");
 }
 
 static void the_log_of_handed_in_states_is_what_changed(void)

@@ -1,0 +1,498 @@
+/* The public interface as a program uses it that makes snapshots of its own. */
+#include "unit.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include "snaptrail.h"
+
+struct fixture {
+	struct temp_folder folder;
+	struct snaptrail *st;
+};
+
+static void begin(struct fixture *f, const char *type)
+{
+	struct snaptrail_settings s;
+
+	temp_make(&f->folder);
+	snaptrail_settings_init(&s, sizeof s);
+	s.store = f->folder.path;
+	s.storage_type = type;
+	s.fsync = false;
+	CU_ASSERT_EQUAL_FATAL(snaptrail_open_with(&s, SNAPTRAIL_CREATE, &f->st), 0);
+}
+
+static void reopen(struct fixture *f)
+{
+	struct snaptrail_settings s;
+
+	snaptrail_close(f->st);
+	snaptrail_settings_init(&s, sizeof s);
+	s.store = f->folder.path;
+	CU_ASSERT_EQUAL_FATAL(snaptrail_open_with(&s, 0, &f->st), 0);
+}
+
+static void end(struct fixture *f)
+{
+	snaptrail_close(f->st);
+	temp_remove(&f->folder);
+}
+
+static void set(struct snaptrail_state *s, enum snaptrail_table t, const char *key, const char *field, struct snaptrail_value *v)
+{
+	CU_ASSERT_EQUAL(snaptrail_state_set_field(s, t, key, field, v), 0);
+	snaptrail_value_free(v);
+}
+
+/* "ok" or what went wrong, so that a failure says itself. */
+static const char *create(struct fixture *f, struct snaptrail_state *s, const char *type, const char *tag, char id[17])
+{
+	const char *tags[] = { tag, NULL };
+	struct snaptrail_create_options o = { .size = sizeof o, .type = type, .tags = tag ? tags : NULL };
+
+	return snaptrail_create(f->st, "orders", s, &o, id) == 0 ? "ok" : snaptrail_error();
+}
+
+static int64_t int_at(struct fixture *f, const char *ref, enum snaptrail_table t, const char *key, const char *field)
+{
+	struct snaptrail_point p;
+	struct snaptrail_state *s;
+	const struct snaptrail_value *v;
+	int64_t r = -1;
+
+	if (snaptrail_resolve(f->st, "orders", ref, &p) < 0 || snaptrail_state_at(f->st, &p, &s) < 0)
+		return -2;
+	v = snaptrail_state_get(s, t, key, strlen(key));
+	v = v ? snaptrail_value_get(v, field) : NULL;
+	if (v && snaptrail_value_type(v) == SNAPTRAIL_INT)
+		r = snaptrail_value_int(v);
+	snaptrail_state_free(s);
+	return r;
+}
+
+/* ---- making and reading ---- */
+
+static void a_snapshot_is_of_the_state_then(void)
+{
+	struct fixture f;
+	struct snaptrail_state *s = snaptrail_state_new();
+	struct snaptrail_snapshot got;
+	char one[17], two[17], three[17];
+
+	begin(&f, "hybrid");
+	for (int i = 0; i < 100; i++) {
+		char key[16];
+
+		snprintf(key, sizeof key, "task-%d", i);
+		set(s, SNAPTRAIL_TASKS, key, "n", snaptrail_value_of_int(i));
+	}
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, "milestone", one), "ok");
+	set(s, SNAPTRAIL_TASKS, "task-7", "n", snaptrail_value_of_int(700));
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, two), "ok");
+	CU_ASSERT_EQUAL(snaptrail_state_remove(s, SNAPTRAIL_TASKS, "task-7"), 0);
+	CU_ASSERT_EQUAL(snaptrail_state_remove(s, SNAPTRAIL_TASKS, "task-7"), -ENOENT);
+	CU_ASSERT_STRING_EQUAL(create(&f, s, "full", NULL, three), "ok");
+	set(s, SNAPTRAIL_TASKS, "task-8", "n", snaptrail_value_of_int(800)); /* after the copy */
+	snaptrail_state_free(s);
+	for (int again = 0; again < 2; again++) {
+		CU_ASSERT_EQUAL(int_at(&f, one, SNAPTRAIL_TASKS, "task-7", "n"), 7);
+		CU_ASSERT_EQUAL(int_at(&f, two, SNAPTRAIL_TASKS, "task-7", "n"), 700);
+		CU_ASSERT_EQUAL(int_at(&f, three, SNAPTRAIL_TASKS, "task-7", "n"), -1);
+		CU_ASSERT_EQUAL(int_at(&f, "latest", SNAPTRAIL_TASKS, "task-8", "n"), 8);
+		CU_ASSERT_EQUAL(int_at(&f, "tag:milestone", SNAPTRAIL_TASKS, "task-8", "n"), 8);
+		CU_ASSERT_EQUAL(snaptrail_get(f.st, NULL, two, &got), 0);
+		CU_ASSERT_STRING_EQUAL(got.type, "incremental");
+		CU_ASSERT_STRING_EQUAL(got.base_id, one);
+		CU_ASSERT_EQUAL(got.tasks, 100);
+		reopen(&f);
+	}
+	end(&f);
+}
+
+static void the_type_that_is_asked_for_is_made(void)
+{
+	static const char *const types[] = { "incremental", "full", "incremental", "incremental", "full" };
+	struct fixture f;
+	struct snaptrail_state *s = snaptrail_state_new();
+	struct snaptrail_snapshot got;
+	char id[17];
+
+	begin(&f, "hybrid");
+	for (int i = 0; i < 5; i++) {
+		set(s, SNAPTRAIL_MEMORY, "k", "value", snaptrail_value_of_int(i));
+		CU_ASSERT_STRING_EQUAL(create(&f, s, types[i], NULL, id), "ok");
+		CU_ASSERT_EQUAL(snaptrail_get(f.st, "orders", id, &got), 0);
+		CU_ASSERT_STRING_EQUAL(got.type, types[i]);
+		CU_ASSERT_EQUAL(int_at(&f, id, SNAPTRAIL_MEMORY, "k", "value"), i);
+	}
+	CU_ASSERT_STRING_EQUAL(create(&f, s, "tagged", NULL, id), "\"tagged\": a snapshot is full or incremental");
+	snaptrail_state_free(s);
+	end(&f);
+}
+
+static void states_of_equal_times_keep_their_order(void)
+{
+	struct fixture f;
+	char ids[30][17];
+	struct snaptrail_create_options o = { .size = sizeof o, .time_ns = 1700000000000000000 };
+	struct snaptrail_query q = { .session = "orders" };
+
+	begin(&f, "hybrid");
+	for (int i = 0; i < 30; i++) {
+		struct snaptrail_state *s = snaptrail_state_new(); /* each a whole one, as the original was given */
+
+		set(s, SNAPTRAIL_MEMORY, "k", "value", snaptrail_value_of_int(i));
+		CU_ASSERT_EQUAL(snaptrail_create(f.st, "orders", s, &o, ids[i]), 0);
+		snaptrail_state_free(s);
+	}
+	for (int i = 0; i < 30; i++) {
+		char ref[40];
+
+		snprintf(ref, sizeof ref, "latest~%d", 29 - i);
+		CU_ASSERT_EQUAL(int_at(&f, ref, SNAPTRAIL_MEMORY, "k", "value"), i);
+		CU_ASSERT_EQUAL(int_at(&f, ids[i], SNAPTRAIL_MEMORY, "k", "value"), i);
+	}
+	CU_ASSERT_EQUAL(snaptrail_list(f.st, &q, NULL, NULL), 30);
+	q.limited = true;
+	CU_ASSERT_EQUAL(snaptrail_list(f.st, &q, NULL, NULL), 30);
+	end(&f);
+}
+
+static void snapshots_for_later_are_read_at_once(void)
+{
+	struct fixture f;
+	struct snaptrail_state *s = snaptrail_state_new();
+	struct snaptrail_create_options o = { .size = sizeof o, .later = true };
+	char id[17];
+
+	begin(&f, "hybrid");
+	for (int i = 0; i < 200; i++) {
+		set(s, SNAPTRAIL_MEMORY, "k", "value", snaptrail_value_of_int(i));
+		CU_ASSERT_EQUAL(snaptrail_create(f.st, "orders", s, &o, id), 0);
+		if (i % 50 == 0)
+			CU_ASSERT_EQUAL(int_at(&f, id, SNAPTRAIL_MEMORY, "k", "value"), i);
+	}
+	CU_ASSERT_EQUAL(snaptrail_settle(f.st), 0);
+	snaptrail_state_free(s);
+	reopen(&f);
+	CU_ASSERT_EQUAL(int_at(&f, "latest", SNAPTRAIL_MEMORY, "k", "value"), 199);
+	CU_ASSERT_EQUAL(int_at(&f, "first", SNAPTRAIL_MEMORY, "k", "value"), 0);
+	end(&f);
+}
+
+static void a_store_in_memory_leaves_nothing(void)
+{
+	struct fixture f;
+	struct snaptrail_state *s = snaptrail_state_new();
+	char id[17], command[100];
+
+	begin(&f, "memory");
+	set(s, SNAPTRAIL_MEMORY, "k", "value", snaptrail_value_of_int(5));
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, id), "ok");
+	CU_ASSERT_EQUAL(int_at(&f, id, SNAPTRAIL_MEMORY, "k", "value"), 5);
+	snprintf(command, sizeof command, "test -z \"$(find %s -type f)\"", f.folder.path);
+	CU_ASSERT_EQUAL(system(command), 0);
+	snaptrail_state_free(s);
+	end(&f);
+}
+
+/* ---- comparing ---- */
+
+static int note_difference(void *arg, const struct snaptrail_difference *d)
+{
+	char *text = arg;
+	size_t n = strlen(text);
+
+	snprintf(text + n, 400 - n, "%c %s:%.*s%s%s\n", d->op, snaptrail_table_name(d->table), (int)d->key_len, d->key,
+		 *d->field ? "#" : "", d->field);
+	return 0;
+}
+
+static void compared_by_what_was_touched_and_by_all_is_the_same(void)
+{
+	static const char *const expected = "u agents:a1#status\nr tasks:t2\na tasks:t9\nu communications:c\nu "
+					    "resources:r1#usage\nu metrics:m\n";
+	struct fixture f;
+	struct snaptrail_state *s = snaptrail_state_new(), *a, *b;
+	struct snaptrail_value *v;
+	struct snaptrail_point p;
+	char one[17], two[17], text[400] = "";
+	uint64_t changed[SNAPTRAIL_TABLES + 1];
+
+	begin(&f, "hybrid");
+	for (int i = 0; i < 300; i++) { /* so that what follows is small beside it */
+		char key[16];
+
+		snprintf(key, sizeof key, "k%d", i);
+		set(s, SNAPTRAIL_MEMORY, key, "value", snaptrail_value_of_int(i));
+	}
+	set(s, SNAPTRAIL_AGENTS, "a1", "status", snaptrail_value_of_string("idle"));
+	set(s, SNAPTRAIL_TASKS, "t2", "status", snaptrail_value_of_string("running"));
+	set(s, SNAPTRAIL_RESOURCES, "r1", "usage", snaptrail_value_object());
+	v = snaptrail_value_of_double(1.5);
+	CU_ASSERT_EQUAL(snaptrail_state_set(s, SNAPTRAIL_METRICS, "m", v), 0);
+	CU_ASSERT_EQUAL(snaptrail_state_append(s, "c", v), 0);
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, one), "ok");
+	CU_ASSERT_EQUAL(snaptrail_state_append(s, "c", v), 0);
+	snaptrail_value_free(v);
+	v = snaptrail_value_of_double(2.5);
+	CU_ASSERT_EQUAL(snaptrail_state_set(s, SNAPTRAIL_METRICS, "m", v), 0);
+	snaptrail_value_free(v);
+	set(s, SNAPTRAIL_AGENTS, "a1", "status", snaptrail_value_of_string("busy"));
+	set(s, SNAPTRAIL_AGENTS, "a2", "status", snaptrail_value_of_string("busy"));
+	CU_ASSERT_EQUAL(snaptrail_state_remove(s, SNAPTRAIL_AGENTS, "a2"), 0);
+	CU_ASSERT_EQUAL(snaptrail_state_remove(s, SNAPTRAIL_TASKS, "t2"), 0);
+	set(s, SNAPTRAIL_TASKS, "t9", "status", snaptrail_value_of_string("pending"));
+	set(s, SNAPTRAIL_RESOURCES, "r1", "usage", snaptrail_value_null());
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, two), "ok");
+	CU_ASSERT_EQUAL(snaptrail_compare(f.st, one, two, changed, note_difference, text), 6);
+	CU_ASSERT_STRING_EQUAL(text, expected);
+	CU_ASSERT(changed[SNAPTRAIL_TASKS] == 2 && changed[SNAPTRAIL_COMMUNICATIONS] == 1 && changed[SNAPTRAIL_MEMORY] == 0);
+	CU_ASSERT_EQUAL(snaptrail_resolve(f.st, NULL, one, &p), 0);
+	CU_ASSERT_EQUAL(snaptrail_state_at(f.st, &p, &a), 0);
+	CU_ASSERT_EQUAL(snaptrail_resolve(f.st, NULL, two, &p), 0);
+	CU_ASSERT_EQUAL(snaptrail_state_at(f.st, &p, &b), 0);
+	text[0] = 0;
+	CU_ASSERT_EQUAL(snaptrail_diff(a, b, changed, note_difference, text), 6);
+	CU_ASSERT_STRING_EQUAL(text, expected);
+	/* An edit of what the cache shares is a copy's. */
+	set(a, SNAPTRAIL_AGENTS, "a1", "status", snaptrail_value_of_string("error"));
+	CU_ASSERT_EQUAL(snaptrail_compare(f.st, one, two, changed, NULL, NULL), 6);
+	CU_ASSERT_EQUAL(snaptrail_compare(f.st, one, one, changed, NULL, NULL), 0);
+	snaptrail_state_free(a);
+	snaptrail_state_free(b);
+	snaptrail_state_free(s);
+	end(&f);
+}
+
+/* ---- when ---- */
+
+static int when(struct fixture *f, const char *path, const char *op, struct snaptrail_value *v, bool last, uint64_t since,
+		uint64_t *ret)
+{
+	struct snaptrail_condition c = { .path = path, .op = op, .value = v, .last = last, .since_ns = since };
+	int r = snaptrail_when(f->st, "orders", &c, ret);
+
+	snaptrail_value_free(v);
+	return r;
+}
+
+static bool more_than_two_tasks(void *arg, const struct snaptrail_state *s)
+{
+	(void)arg;
+	return snaptrail_state_count(s, SNAPTRAIL_TASKS) > 2;
+}
+
+static void when_something_became_true_is_found(void)
+{
+	static const double progress[] = { 0.1, 0.6, 0.2, 0.9, 0.9 };
+	struct fixture f;
+	struct snaptrail_state *s = snaptrail_state_new();
+	struct snaptrail_condition count = { .holds = more_than_two_tasks };
+	uint64_t t = 0;
+	char id[17];
+
+	begin(&f, "hybrid");
+	for (unsigned i = 0; i < 5; i++) {
+		struct snaptrail_create_options o = { .size = sizeof o, .time_ns = 1000 + i };
+		char key[8];
+
+		snprintf(key, sizeof key, "t%u", i);
+		set(s, SNAPTRAIL_TASKS, key, "progress", snaptrail_value_of_int(0));
+		set(s, SNAPTRAIL_TASKS, "t0", "progress", snaptrail_value_of_double(progress[i]));
+		CU_ASSERT_EQUAL(snaptrail_create(f.st, "orders", s, &o, id), 0);
+	}
+	CU_ASSERT_EQUAL(when(&f, "tasks:t0#progress", ">", snaptrail_value_of_double(0.5), false, 0, &t), 0);
+	CU_ASSERT_EQUAL(t, 1001);
+	CU_ASSERT_EQUAL(when(&f, "tasks:t0#progress", ">", snaptrail_value_of_double(0.5), true, 0, &t), 0);
+	CU_ASSERT_EQUAL(t, 1003);
+	CU_ASSERT_EQUAL(when(&f, "tasks:t0#progress", "<", snaptrail_value_of_double(0.5), false, 0, &t), 0);
+	CU_ASSERT_EQUAL(t, 1000);
+	CU_ASSERT_EQUAL(when(&f, "*#progress", ">", snaptrail_value_of_double(0.7), false, 1002, &t), 0);
+	CU_ASSERT_EQUAL(t, 1003);
+	CU_ASSERT_EQUAL(when(&f, "t3", "exists", NULL, false, 0, &t), 0);
+	CU_ASSERT_EQUAL(t, 1003);
+	CU_ASSERT_EQUAL(when(&f, "tasks:t0#progress", ">", snaptrail_value_of_int(1), false, 0, &t), -ENOENT);
+	CU_ASSERT_EQUAL(when(&f, "tasks:t0#progress", ">", snaptrail_value_of_double(0.8), false, 1004, &t), -ENOENT);
+	CU_ASSERT_EQUAL(when(&f, "t0", "exists", NULL, false, 5000, &t), -ENODATA);
+	CU_ASSERT_EQUAL(when(&f, "t0", "=~", NULL, false, 0, &t), -EINVAL);
+	CU_ASSERT_EQUAL(snaptrail_when(f.st, "orders", &count, &t), 0);
+	CU_ASSERT_EQUAL(t, 1002);
+	snaptrail_state_free(s);
+	end(&f);
+}
+
+/* ---- events and automatic snapshots ---- */
+
+struct told {
+	pthread_mutex_t lock;
+	char text[400];
+	int automatic;
+	struct snaptrail *st;
+	uint64_t listed;
+};
+
+static void note_event(void *arg, const struct snaptrail_notification *n)
+{
+	struct told *t = arg;
+	size_t len;
+
+	pthread_mutex_lock(&t->lock);
+	len = strlen(t->text);
+	if (n->snapshot && strcmp(n->snapshot->origin, "automatic") == 0)
+		t->automatic++;
+	else
+		snprintf(t->text + len, sizeof t->text - len, "%s%s%s;", n->event, n->type ? ":" : "", n->type ? n->type : "");
+	if (n->snapshot && t->st) { /* a listener may use the handle */
+		struct snaptrail_query q = { .session = n->session };
+
+		t->listed = (uint64_t)snaptrail_list(t->st, &q, NULL, NULL);
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+static int automatic_so_far(struct told *t)
+{
+	int n;
+
+	pthread_mutex_lock(&t->lock);
+	n = t->automatic;
+	pthread_mutex_unlock(&t->lock);
+	return n;
+}
+
+static struct snaptrail_state *give(void *arg)
+{
+	struct snaptrail_state *s = arg;
+
+	set(s, SNAPTRAIL_MEMORY, "tick", "value", snaptrail_value_of_int(1));
+	return s;
+}
+
+static void events_are_told(void)
+{
+	struct fixture f;
+	struct told t = { .lock = PTHREAD_MUTEX_INITIALIZER };
+	struct snaptrail_state *s = snaptrail_state_new();
+	struct snaptrail_query q = { .session = "orders" };
+	char id[17];
+	int64_t n;
+
+	begin(&f, "hybrid");
+	t.st = f.st;
+	CU_ASSERT_EQUAL(snaptrail_on(f.st, "snapshot_made", note_event, &t), -EINVAL);
+	CU_ASSERT(snaptrail_on(f.st, NULL, note_event, &t) > 0);
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, id), "ok");
+	CU_ASSERT_EQUAL(t.listed, 1);
+	CU_ASSERT_EQUAL(snaptrail_create(f.st, "a/b", s, NULL, id), -EINVAL);
+	CU_ASSERT(strstr(snaptrail_error(), "a session's name") != NULL);
+	CU_ASSERT_EQUAL(snaptrail_automatic_from(f.st, "orders", 1000000, give, s), 0);
+	for (int i = 0; i < 2000 && automatic_so_far(&t) < 5; i++)
+		usleep(5000);
+	CU_ASSERT_EQUAL(snaptrail_automatic(f.st, "orders", false, 0), 0);
+	CU_ASSERT(automatic_so_far(&t) >= 5);
+	n = snaptrail_list(f.st, &q, NULL, NULL);
+	usleep(20000);
+	CU_ASSERT_EQUAL(snaptrail_list(f.st, &q, NULL, NULL), n);
+	CU_ASSERT_EQUAL(n, automatic_so_far(&t) + 1);
+	t.st = NULL;
+	end(&f);
+	CU_ASSERT_STRING_EQUAL(t.text, "snapshot_created;error:snapshot_creation_failed;"
+				       "automatic_snapshots_started;"
+				       "automatic_snapshots_stopped;shutdown_complete;");
+	snaptrail_state_free(s);
+}
+
+/* Two handles of a store, four threads, each on its own session and on
+ * another's. */
+struct party {
+	struct fixture *f;
+	int number, bad;
+};
+
+static void *take_part(void *arg)
+{
+	struct party *p = arg;
+	struct snaptrail_state *s = snaptrail_state_new();
+	struct snaptrail_create_options o = { .size = sizeof o, .later = p->number & 1 };
+	struct snaptrail_point at;
+	struct snaptrail_state *back;
+	char name[8], id[17];
+
+	snprintf(name, sizeof name, "s%d", p->number);
+	for (int i = 0; i < 60; i++) {
+		struct snaptrail_value *v = snaptrail_value_of_int(i);
+
+		snaptrail_state_set(s, SNAPTRAIL_METRICS, "n", v);
+		snaptrail_value_free(v);
+		p->bad += snaptrail_create(p->f->st, name, s, &o, id) != 0;
+		p->bad += snaptrail_resolve(p->f->st, name, id, &at) != 0 || snaptrail_state_at(p->f->st, &at, &back) != 0;
+		if (p->bad)
+			break;
+		p->bad += snaptrail_value_int(snaptrail_state_get(back, SNAPTRAIL_METRICS, "n", 1)) != i;
+		snaptrail_state_free(back);
+	}
+	snaptrail_state_free(s);
+	return NULL;
+}
+
+static void threads_share_a_handle(void)
+{
+	struct fixture f;
+	struct party p[4];
+	pthread_t thread[4];
+
+	begin(&f, "hybrid");
+	for (int i = 0; i < 4; i++) {
+		p[i] = (struct party){ &f, i, 0 };
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&thread[i], NULL, take_part, &p[i]), 0);
+	}
+	for (int i = 0; i < 4; i++) {
+		pthread_join(thread[i], NULL);
+		CU_ASSERT_EQUAL(p[i].bad, 0);
+	}
+	end(&f);
+}
+
+static void protobuf_goes_there_and_back(void)
+{
+	struct snaptrail_state *s = snaptrail_state_new(), *back;
+	struct snaptrail_value *v = snaptrail_value_of_int(1769000000000);
+	void *bytes;
+	size_t n;
+
+	set(s, SNAPTRAIL_AGENTS, "a", "status", snaptrail_value_of_string("busy"));
+	CU_ASSERT_EQUAL(snaptrail_state_set_top(s, "timestamp", v), 0);
+	CU_ASSERT_EQUAL(snaptrail_state_to_protobuf(s, &bytes, &n), 0);
+	CU_ASSERT_EQUAL_FATAL(snaptrail_state_from_protobuf(bytes, n, &back), 0);
+	CU_ASSERT(snaptrail_value_equal(snaptrail_state_top(back, "timestamp"), v));
+	CU_ASSERT_EQUAL(snaptrail_diff(s, back, NULL, NULL, NULL), 0);
+	snaptrail_state_free(back);
+	for (size_t cut = 1; cut < n; cut++) { /* hostile ones are refused or read, never worse */
+		((char *)bytes)[cut] ^= 0x55;
+		if (snaptrail_state_from_protobuf(bytes, n, &back) == 0)
+			snaptrail_state_free(back);
+		((char *)bytes)[cut] ^= 0x55;
+	}
+	snaptrail_value_free(v);
+	snaptrail_state_free(s);
+	free(bytes);
+}
+
+void suite_api(void)
+{
+	CU_pSuite s = CU_add_suite("api", NULL, NULL);
+
+	TEST(s, a_snapshot_is_of_the_state_then);
+	TEST(s, the_type_that_is_asked_for_is_made);
+	TEST(s, states_of_equal_times_keep_their_order);
+	TEST(s, snapshots_for_later_are_read_at_once);
+	TEST(s, a_store_in_memory_leaves_nothing);
+	TEST(s, compared_by_what_was_touched_and_by_all_is_the_same);
+	TEST(s, when_something_became_true_is_found);
+	TEST(s, events_are_told);
+	TEST(s, threads_share_a_handle);
+	TEST(s, protobuf_goes_there_and_back);
+}
