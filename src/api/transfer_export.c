@@ -207,7 +207,9 @@ int64_t snaptrail_export(struct snaptrail *st, const struct snaptrail_export_opt
 	struct exporting x = { .st = st };
 	int64_t n;
 	int r;
+	HOLD(st);
 
+	worker_wait(st);
 	memcpy(&x.o, o, o->size < sizeof x.o ? o->size : sizeof x.o);
 	if (x.o.write == NULL || x.o.format < SNAPTRAIL_JSON || x.o.format > SNAPTRAIL_BINARY)
 		return fail(-EINVAL, "an export needs a format and somebody who takes it");

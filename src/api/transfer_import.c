@@ -581,6 +581,7 @@ int snaptrail_import(struct snaptrail *st, const struct snaptrail_import_options
 {
 	struct importing im = { .st = st, .result = ret };
 	int r;
+	HOLD(st);
 
 	*ret = (struct snaptrail_import_result){ 0 };
 	memcpy(&im.o, o, o->size < sizeof im.o ? o->size : sizeof im.o);
@@ -588,11 +589,17 @@ int snaptrail_import(struct snaptrail *st, const struct snaptrail_import_options
 		return fail(-EINVAL, "an import needs somebody who reads");
 	im.source.read = im.o.read;
 	im.source.arg = im.o.arg;
+	worker_wait(st);
 	r = begin(st);
 	if (r == 0)
 		r = end(st, import_all(&im));
 	importing_done(&im);
-	if (r < 0)
+	hot_forget(st); /* what was replaced */
+	if (r < 0) {
 		*ret = (struct snaptrail_import_result){ 0 };
-	return r;
+		return notify_error(st, "import_failed", NULL, NULL, r);
+	}
+	notify(st, &(struct snaptrail_notification){ .event = "snapshots_imported", .imported = ret->imported, .skipped = ret->skipped,
+						     .errors = ret->errors });
+	return 0;
 }
