@@ -3,6 +3,7 @@
 #ifndef SNAPTRAIL_API_TRANSFER_H
 #define SNAPTRAIL_API_TRANSFER_H
 
+#include <stdio.h>
 #include <zlib.h>
 
 #include "base/digest.h"
@@ -55,5 +56,19 @@ void incoming_done(struct incoming *in);
 bool incoming_sound(struct incoming *in);
 /* The original's incrementalData onto the state of its base; false: no such thing. */
 bool incoming_apply(const struct value *changes, struct model *m);
+
+/* ---- snapshots that wait ---- */
+
+struct aside {
+	FILE *f;
+	uint64_t *places;           /* where in it each begins */
+	size_t n;
+};
+
+/* Behind the others; the file is in `folder`, or for NULL among the temporary ones. */
+int aside_put(struct aside *w, const char *folder, struct incoming *in);
+/* The one that begins at `at`; false: it cannot be read back. */
+bool aside_get(struct aside *w, uint64_t at, struct incoming *in);
+void aside_done(struct aside *w);
 
 #endif

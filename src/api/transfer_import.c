@@ -2,14 +2,14 @@
  * stored as states that were handed in.  Called by users of the library and by
  * the command; one thread a handle.
  *
- * The original writes newest first, so the base of an incremental follows it:
- * incrementals wait in a file without a name until everything else is stored. */
+ * What was read waits in a file without a name until the last byte is found to be
+ * good, so that malformed text changes nothing.  It is stored from the last to
+ * the first, which is the order of time: exports have the newest first, and the
+ * base of an incremental behind it. */
 #include "api/internal.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "api/transfer.h"
 #include "base/err.h"
@@ -36,9 +36,7 @@ struct importing {
 	size_t nsessions;
 	struct value session;        /* metadata.sessionId */
 	bool had_snapshots;
-	FILE *waiting;               /* incrementals */
-	uint64_t *places;            /* where in it each begins */
-	size_t nplaces;
+	struct aside aside;          /* what was read */
 	struct standing *standing;   /* by base_id; made when one is replaced */
 	size_t nstanding;
 	bool know_standing;
@@ -211,53 +209,44 @@ static int store_one(struct importing *im, struct incoming *in, struct import_se
 	return 0;
 }
 
-/* The original's incremental, until its base is there. */
-static int put_aside(struct importing *im, const struct incoming *in)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	struct value v = value_object();
-	const struct { const char *name; const struct value *v; } kept[] = {
-		{ "id", &in->id }, { "session", &in->session }, { "description", &in->description }, { "tags", &in->tags }, { "changes", &in->changes },
-	};
-	uint64_t numbers[] = { (uint64_t)in->type, in->time_ns, in->creation_ns, in->expires_ns, in->lost };
+/* ---- taking ---- */
 
-	for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
-		if (kept[i].v->type != VALUE_ABSENT)
-			value_set(&v, kept[i].name, strlen(kept[i].name), true, value_copy(kept[i].v));
-	buf_put(&b, numbers, sizeof numbers);
-	object_pack(&v, &b);
-	value_done(&v);
-	if (im->waiting == NULL && (im->waiting = tmpfile()) == NULL)
-		return fail(-errno, "a temporary file: %s", strerror(errno));
-	if ((im->nplaces & (im->nplaces - 1)) == 0)
-		im->places = xrealloc(im->places, (im->nplaces ? im->nplaces * 2 : 1) * sizeof *im->places);
-	im->places[im->nplaces++] = (uint64_t)ftello(im->waiting);
-	if (fwrite(&b.len, sizeof b.len, 1, im->waiting) != 1 || fwrite(b.data, 1, b.len, im->waiting) != b.len)
-		return fail(errno ? -errno : -EIO, "a temporary file: %s", strerror(errno));
-	return 0;
+/* There is one of that id that stays. */
+static bool stays(const struct importing *im, const struct snapshot_meta *there)
+{
+	return !im->o.overwrite || !there->handed_in; /* what was recorded here has more to it than an export */
 }
 
 /* Into its session, in the place of one of the same id when there is one. */
-static int take_state_in(struct importing *im, struct incoming *in, const char *id, const struct snapshot_meta *there)
+static int take_state_in(struct importing *im, struct incoming *in)
 {
+	char id[STORE_ID_LEN + 1];
 	struct import_session *s;
-	int r = find_session(im, in->session.bytes, in->time_ns, &s);
+	struct snapshot_meta there;
+	bool exists;
+	int r;
 
+	own_id(in->session.bytes, in->id.bytes, id);
+	exists = store_snapshot_find(im->st->store, id, &there, NULL) == 0;
+	if (exists && stays(im, &there)) {
+		im->result->skipped++;
+		return 0;
+	}
+	r = find_session(im, in->session.bytes, in->time_ns, &s);
 	if (r == -EINVAL)
 		return refuse(im, in, "invalid_snapshot", err_detail());
-	if (r == 0 && there && strcmp(there->session_id, s->id))
+	if (r == 0 && exists && strcmp(there.session_id, s->id))
 		return refuse(im, in, "conflict", "another session has a snapshot of that id");
-	if (r == 0 && there)
+	if (r == 0 && exists)
 		r = free_from(im, id);
 	return r < 0 ? r : store_one(im, in, s, id);
 }
 
-/* One that was read whole: skipped, refused, put aside or stored. */
+/* One that was read: skipped, refused, or put aside until all is read. */
 static int take_in(struct importing *im, struct incoming *in)
 {
 	char id[STORE_ID_LEN + 1];
 	struct snapshot_meta there;
-	int r;
 
 	if (in->session.type != VALUE_STRING && im->session.type == VALUE_STRING)
 		in->session = value_copy(&im->session);
@@ -266,16 +255,14 @@ static int take_in(struct importing *im, struct incoming *in)
 	if (in->wrong[0])
 		return refuse(im, in, "invalid_snapshot", in->wrong);
 	own_id(in->session.bytes, in->id.bytes, id);
-	r = store_snapshot_find(im->st->store, id, &there, NULL);
-	if (r == 0 && (!im->o.overwrite || !there.handed_in)) {
-		im->result->skipped++; /* what was recorded here has more to it than an export */
+	if (store_snapshot_find(im->st->store, id, &there, NULL) == 0 && stays(im, &there)) {
+		im->result->skipped++;
 		return 0;
 	}
 	if (!im->o.no_validate && !incoming_sound(in))
-		return refuse(im, in, "checksum_mismatch", in->checksum.type == VALUE_STRING ? "it is not what its checksum says" : "it has no checksum");
-	if (in->state == NULL)
-		return put_aside(im, in);
-	return take_state_in(im, in, id, r == 0 ? &there : NULL);
+		return refuse(im, in, "checksum_mismatch",
+			      in->checksum.type == VALUE_STRING ? "it is not what its checksum says" : "it has no checksum");
+	return aside_put(&im->aside, store_path(im->st->store), in);
 }
 
 /* ---- JSON ---- */
@@ -342,39 +329,7 @@ static int import_json(struct importing *im, json_source source)
 	return e;
 }
 
-/* ---- incrementals ---- */
-
-static bool read_aside(struct importing *im, uint64_t at, struct incoming *in)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	uint64_t numbers[5];
-	struct value v;
-	size_t n;
-	static const char *const names[] = { "id", "session", "description", "tags", "changes" };
-	struct value *const into[] = { &in->id, &in->session, &in->description, &in->tags, &in->changes };
-
-	*in = (struct incoming){ .has_time = true };
-	if (fseeko(im->waiting, (off_t)at, SEEK_SET) || fread(&n, sizeof n, 1, im->waiting) != 1)
-		return false;
-	if (fread(buf_room(&b, n), 1, n, im->waiting) != n || n < sizeof numbers)
-		return false;
-	memcpy(numbers, b.data, sizeof numbers);
-	in->type = (int)numbers[0];
-	in->time_ns = numbers[1];
-	in->creation_ns = numbers[2];
-	in->expires_ns = numbers[3];
-	in->lost = numbers[4];
-	if (!object_unpack(&v, b.data + sizeof numbers, n - sizeof numbers, 0))
-		return false;
-	for (size_t i = 0; i < 5; i++) {
-		const struct value *kept = value_get(&v, names[i]);
-
-		if (kept)
-			*into[i] = value_copy(kept);
-	}
-	value_done(&v);
-	return true;
-}
+/* ---- storing what waits ---- */
 
 static int base_state(struct importing *im, const struct snapshot_meta *m, struct model **ret)
 {
@@ -392,18 +347,18 @@ static int base_state(struct importing *im, const struct snapshot_meta *m, struc
 	return 0;
 }
 
-/* 1 done with, one way or the other; 0 its base is not there yet. */
-static int resolve(struct importing *im, struct incoming *in)
+/* The original's incremental: 1 its state is made, 0 its base is not there yet,
+ * 2 it is refused. */
+static int rebuild(struct importing *im, struct incoming *in)
 {
 	const struct value *base = value_get(&in->changes, "baseSnapshotId");
 	char id[STORE_ID_LEN + 1];
-	struct snapshot_meta m, there;
-	bool exists;
+	struct snapshot_meta m;
 	int r;
 
 	if (base == NULL || base->type != VALUE_STRING || memchr(base->bytes, 0, base->n)) {
 		refuse(im, in, "missing_base", "it does not say what it stands on");
-		return 1;
+		return 2;
 	}
 	own_id(in->session.bytes, base->bytes, id);
 	if (store_snapshot_find(im->st->store, id, &m, NULL) < 0)
@@ -411,18 +366,22 @@ static int resolve(struct importing *im, struct incoming *in)
 	r = base_state(im, &m, &in->state);
 	if (r == -EBADMSG || r == -ENODATA) {
 		refuse(im, in, "missing_base", err_detail());
-		return 1;
+		return 2;
 	}
-	if (r < 0)
-		return r;
-	if (!incoming_apply(&in->changes, in->state)) {
-		refuse(im, in, "invalid_snapshot", "its incrementalData is none");
-		return 1;
-	}
-	own_id(in->session.bytes, in->id.bytes, id);
-	exists = store_snapshot_find(im->st->store, id, &there, NULL) == 0;
-	r = take_state_in(im, in, id, exists ? &there : NULL);
-	return r < 0 ? r : 1;
+	if (r < 0 || incoming_apply(&in->changes, in->state))
+		return r < 0 ? r : 1;
+	refuse(im, in, "invalid_snapshot", "its incrementalData is none");
+	return 2;
+}
+
+/* 1 done with, one way or the other; 0 its base is not there yet. */
+static int resolve(struct importing *im, struct incoming *in)
+{
+	int r = in->state ? 1 : rebuild(im, in);
+
+	if (r == 1 && (r = take_state_in(im, in)) == 0)
+		r = 1;
+	return r > 1 ? 1 : r;
 }
 
 static void refuse_orphan(struct importing *im, const struct incoming *in)
@@ -434,26 +393,25 @@ static void refuse_orphan(struct importing *im, const struct incoming *in)
 	refuse(im, in, "missing_base", text);
 }
 
-/* From the last on, since an export has the oldest last, and again while any of
- * them finds its base. */
-static int resolve_all(struct importing *im)
+/* From the last on, and again while any of them finds its base. */
+static int store_all(struct importing *im)
 {
 	bool last = false;
 
-	for (size_t left = im->nplaces; left;) {
+	for (size_t left = im->aside.n; left;) {
 		size_t done = left; /* the places behind it wait on */
 		struct incoming in;
 
 		for (size_t i = left; i-- > 0;) {
-			uint64_t at = im->places[i];
-			int r = read_aside(im, at, &in) ? 0 : fail(-EIO, "a temporary file cannot be read back");
+			uint64_t at = im->aside.places[i];
+			int r = aside_get(&im->aside, at, &in) ? 0 : fail(-EIO, "a temporary file cannot be read back");
 
 			if (r == 0)
 				r = resolve(im, &in);
 			if (r == 0 && last)
 				refuse_orphan(im, &in);
 			if (r == 0 && !last)
-				im->places[--done] = at;
+				im->aside.places[--done] = at;
 			incoming_done(&in);
 			if (r < 0)
 				return r;
@@ -462,7 +420,7 @@ static int resolve_all(struct importing *im)
 		if (last)
 			break;
 		last = done == 0;
-		memmove(im->places, im->places + done, (left - done) * sizeof *im->places);
+		memmove(im->aside.places, im->aside.places + done, (left - done) * sizeof *im->aside.places);
 		left -= done;
 	}
 	return 0;
@@ -545,7 +503,7 @@ static int import_all(struct importing *im)
 	else if (kind >= 0)
 		r = import_json(im, kind == TRANSFER_GZIP ? transfer_inflate : transfer_read);
 	if (r == 0)
-		r = resolve_all(im);
+		r = store_all(im);
 	return r == 0 ? settle_sessions(im) : r;
 }
 
@@ -554,16 +512,14 @@ static void importing_done(struct importing *im)
 	for (size_t i = 0; i < im->nsessions; i++)
 		free(im->sessions[i].name);
 	free(im->sessions);
-	free(im->places);
+	aside_done(&im->aside);
 	free(im->standing);
 	value_done(&im->session);
 	transfer_close(&im->source);
-	if (im->waiting)
-		fclose(im->waiting);
 }
 
 /* TODO(batch): store_batch_begin() and store_batch_end(keep) go here, so that a
- * text that turns out malformed, or a kill, leaves nothing behind. */
+ * full disk or a kill leaves nothing behind either. */
 static int begin(struct snaptrail *st)
 {
 	(void)st;
