@@ -527,6 +527,52 @@ int snaptrail_attend(const struct snaptrail_config *c, const char *session);
 int snaptrail_doctor(const struct snaptrail_config *c, const char *command_or_pid,
                      void (*say)(void *arg, const char *level, const char *text), void *arg);
 
+/* ---- export and import ---- */
+
+enum snaptrail_format { SNAPTRAIL_JSON = 0, SNAPTRAIL_BINARY };
+
+/* Of one session, newest first.  Incrementals without a tag are left out unless
+ * asked for; every snapshot goes with its whole state, so that none needs
+ * another.  JSON is the original's format, for JavaScript; binary is exact. */
+struct snaptrail_export_options {
+	size_t size;                    /* sizeof, for growth */
+	const char *session;            /* NULL: as snaptrail_session_find() */
+	const char *const *tags;        /* those that have all of these; NULL-terminated or NULL */
+	uint64_t since_ns, until_ns;    /* since <= time < until; 0: open */
+	bool include_incrementals;
+	int format;                     /* SNAPTRAIL_JSON, SNAPTRAIL_BINARY */
+	/* Takes the next bytes; a negative result stops and is returned. */
+	int (*write)(void *arg, const void *p, size_t n);
+	void (*progress)(void *arg, uint64_t done, uint64_t total); /* snapshots; or NULL */
+	void *arg;
+	uint64_t *ret_rounded;          /* integers beyond 2^53 that JSON rounded, or NULL */
+};
+/* The number of snapshots.  Holds one state at a time. */
+int64_t snaptrail_export(struct snaptrail *st, const struct snaptrail_export_options *o);
+
+struct snaptrail_import_error {
+	const char *id;                 /* the snapshot's, as it was called there; "" when it has none */
+	const char *type;               /* invalid_snapshot, checksum_mismatch, missing_base, damaged, conflict */
+	const char *text;
+};
+struct snaptrail_import_options {
+	size_t size;
+	/* The next bytes, at most n: how many, 0 at the end, or a negative errno. */
+	int64_t (*read)(void *arg, void *p, size_t n);
+	bool overwrite;                 /* replace what is there; else it is skipped */
+	bool no_validate;               /* take what does not match its checksum, too */
+	void (*error)(void *arg, const struct snaptrail_import_error *e);              /* or NULL */
+	void (*progress)(void *arg, uint64_t snapshots, uint64_t bytes); /* or NULL */
+	void *arg;
+};
+struct snaptrail_import_result { uint64_t imported, skipped, errors; };
+/* Reads what snaptrail_export() or the original wrote, whichever it is: JSON, JSON
+ * in gzip, binary.  Snapshots keep their ids, their sessions are made when they
+ * are missing.  What cannot be taken is told and counted, the others are
+ * imported.  -EINVAL no such file (the detail has line and column), -EBADMSG it is
+ * damaged, -EPROTO newer than this library; then nothing has changed. */
+int snaptrail_import(struct snaptrail *st, const struct snaptrail_import_options *o, struct snaptrail_import_result *ret);
+
 #pragma GCC visibility pop
 
 #ifdef __cplusplus

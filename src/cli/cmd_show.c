@@ -86,13 +86,26 @@ static void stack_of_one(void *arg, const char *name, const char *text)
 	json_raw(j, text, strlen(text));
 }
 
+/* A state that was handed in has its own. */
+static void show_timestamp(struct json *j, const struct snaptrail_state *state)
+{
+	const struct snaptrail_value *own = snaptrail_state_top(state, "timestamp");
+
+	if (own == NULL) {
+		json_time(j, "timestamp", snaptrail_state_time(state));
+		return;
+	}
+	json_key(j, "timestamp");
+	json_value(j, own);
+}
+
 static int state_json(struct shower *s, const struct snaptrail_state *state)
 {
 	struct json *j = &s->json;
 	int r = 0;
 
 	json_open(j, '{');
-	json_time(j, "timestamp", snaptrail_state_time(state));
+	show_timestamp(j, state);
 	json_ns(j, "timeNs", snaptrail_state_time(state));
 	json_pair_string(j, "session", snaptrail_state_session(state));
 	if (snaptrail_state_coalesced(state))

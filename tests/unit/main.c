@@ -12,7 +12,9 @@ void suite_config(void);
 void suite_explicit(void);
 void suite_handed(void);
 void suite_json(void);
+void suite_json_text(void);
 void suite_model(void);
+void suite_state_json(void);
 void suite_store(void);
 void suite_store_more(void);
 
@@ -22,7 +24,8 @@ static const struct {
 } suites[] = {
 	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
-	{ "explicit", suite_explicit }, { "handed", suite_handed }, { "api", suite_api },
+	{ "json_text", suite_json_text }, { "state_json", suite_state_json }, { "explicit", suite_explicit }, { "handed", suite_handed },
+	{ "api", suite_api },
 };
 
 void temp_make(struct temp_folder *t)

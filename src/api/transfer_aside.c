@@ -1,0 +1,127 @@
+/* Snapshots that were read and wait to be stored: in a file without a name, so that
+ * neither memory nor the store holds what may turn out to be cut short.  See
+ * transfer.h. */
+#include "api/transfer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "base/err.h"
+#include "store/codec.h"
+
+/* A file without a name, beside what will hold all this in the end. */
+static FILE *nameless(const char *folder)
+{
+	int fd = folder ? open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600) : -1;
+
+	return fd < 0 ? tmpfile() : fdopen(fd, "w+");
+}
+
+static const char *const kept_names[] = { "id", "session", "description", "tags", "changes" };
+enum { KEPT = sizeof kept_names / sizeof *kept_names };
+
+static void kept_of(struct incoming *in, struct value *ret[KEPT])
+{
+	struct value *const all[KEPT] = { &in->id, &in->session, &in->description, &in->tags, &in->changes };
+
+	memcpy(ret, all, sizeof all);
+}
+
+/* What stands in front of each: its facts, and how long its parts are. */
+struct facts {
+	uint64_t meta_len, state_len, raw_len; /* raw_len 0: no state */
+	uint64_t type, time_ns, creation_ns, expires_ns, lost;
+};
+
+static void pack_state(struct incoming *in, struct facts *a, struct buf *out)
+{
+	_cleanup_buf_ struct buf raw = BUF_INIT;
+
+	if (in->state == NULL)
+		return;
+	model_save(in->state, in->time_ns, &raw);
+	a->raw_len = raw.len;
+	if (!codec_compress(raw.data, raw.len, out))
+		buf_put(out, raw.data, raw.len);
+	a->state_len = out->len;
+}
+
+int aside_put(struct aside *w, const char *folder, struct incoming *in)
+{
+	_cleanup_buf_ struct buf meta = BUF_INIT, state = BUF_INIT;
+	struct facts a = { .type = (uint64_t)in->type, .time_ns = in->time_ns, .creation_ns = in->creation_ns,
+			   .expires_ns = in->expires_ns, .lost = in->lost };
+	struct value v = value_object(), *kept[KEPT];
+
+	kept_of(in, kept);
+	for (size_t i = 0; i < KEPT; i++)
+		if (kept[i]->type != VALUE_ABSENT)
+			value_set(&v, kept_names[i], strlen(kept_names[i]), true, value_copy(kept[i]));
+	object_pack(&v, &meta);
+	value_done(&v);
+	a.meta_len = meta.len;
+	pack_state(in, &a, &state);
+	if (w->f == NULL && (w->f = nameless(folder)) == NULL)
+		return fail(-errno, "a temporary file: %s", strerror(errno));
+	if ((w->n & (w->n - 1)) == 0)
+		w->places = xrealloc(w->places, (w->n ? w->n * 2 : 1) * sizeof *w->places);
+	w->places[w->n++] = (uint64_t)ftello(w->f);
+	if (fwrite(&a, sizeof a, 1, w->f) != 1 || fwrite(meta.data, 1, meta.len, w->f) != meta.len ||
+	    fwrite(state.data, 1, state.len, w->f) != state.len)
+		return fail(errno ? -errno : -EIO, "a temporary file: %s", strerror(errno));
+	return 0;
+}
+
+static bool unpack_state(const struct facts *a, const struct buf *packed, struct incoming *in)
+{
+	_cleanup_buf_ struct buf raw = BUF_INIT;
+
+	if (a->state_len == a->raw_len)
+		buf_put(&raw, packed->data, packed->len);
+	else if (codec_decompress(packed->data, packed->len, a->raw_len, &raw) < 0)
+		return false;
+	in->state = model_new_handed();
+	if (!model_load(in->state, raw.data, raw.len))
+		return false;
+	model_keep(in->state, &raw);
+	return true;
+}
+
+static bool read_part(FILE *f, uint64_t n, struct buf *ret)
+{
+	ret->len = fread(buf_room(ret, n + 1), 1, n, f);
+	return ret->len == n;
+}
+
+bool aside_get(struct aside *w, uint64_t at, struct incoming *in)
+{
+	_cleanup_buf_ struct buf meta = BUF_INIT, state = BUF_INIT;
+	struct value v, *kept[KEPT];
+	struct facts a;
+
+	*in = (struct incoming){ .has_time = true };
+	if (fseeko(w->f, (off_t)at, SEEK_SET) || fread(&a, sizeof a, 1, w->f) != 1 ||
+	    !read_part(w->f, a.meta_len, &meta) || !read_part(w->f, a.state_len, &state) ||
+	    !object_unpack(&v, meta.data, meta.len, 0))
+		return false;
+	kept_of(in, kept);
+	for (size_t i = 0; i < KEPT; i++)
+		if (value_get(&v, kept_names[i]))
+			*kept[i] = value_copy(value_get(&v, kept_names[i]));
+	value_done(&v);
+	in->type = (int)a.type;
+	in->time_ns = a.time_ns;
+	in->creation_ns = a.creation_ns;
+	in->expires_ns = a.expires_ns;
+	in->lost = a.lost;
+	return a.raw_len == 0 || unpack_state(&a, &state, in);
+}
+
+void aside_done(struct aside *w)
+{
+	free(w->places);
+	if (w->f)
+		fclose(w->f);
+	*w = (struct aside){ 0 };
+}

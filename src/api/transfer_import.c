@@ -1,0 +1,561 @@
+/* Imports: snapshots read one at a time from whatever kind of export it is and
+ * stored as states that were handed in.  Called by users of the library and by
+ * the command; one thread a handle.
+ *
+ * What was read waits in a file without a name until the last byte is found to be
+ * good, so that malformed text changes nothing.  It is stored from the last to
+ * the first, which is the order of time: exports have the newest first, and the
+ * base of an incremental behind it. */
+#include "api/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "api/transfer.h"
+#include "base/err.h"
+#include "engine/handed.h"
+#include "store/carry.h"
+
+struct import_session {
+	char *name;
+	char id[STORE_ID_LEN + 1];
+	uint64_t begins_ns, first_ns; /* as stored; of what was imported into it */
+};
+
+/* What stands on what, as it was before the import. */
+struct standing {
+	char base_id[STORE_ID_LEN + 1], id[STORE_ID_LEN + 1];
+};
+
+struct importing {
+	struct snaptrail *st;
+	struct snaptrail_import_options o;
+	struct snaptrail_import_result *result;
+	struct transfer_source source;
+	struct import_session *sessions;
+	size_t nsessions;
+	struct value session;        /* metadata.sessionId */
+	bool had_snapshots;
+	struct aside aside;          /* what was read */
+	struct standing *standing;   /* by base_id; made when one is replaced */
+	size_t nstanding;
+	bool know_standing;
+};
+
+static void told(struct importing *im)
+{
+	if (im->o.progress)
+		im->o.progress(im->o.arg, im->result->imported + im->result->skipped, im->source.bytes);
+}
+
+/* One that is not taken; the others are. */
+static int refuse(struct importing *im, const struct incoming *in, const char *type, const char *text)
+{
+	struct snaptrail_import_error e = { .id = in->id.type == VALUE_STRING ? in->id.bytes : "", .type = type, .text = text };
+
+	im->result->errors++;
+	if (im->o.error)
+		im->o.error(im->o.arg, &e);
+	return 0;
+}
+
+/* ---- names ---- */
+
+static bool is_own_id(const char *id)
+{
+	size_t n = strspn(id, "0123456789abcdef");
+
+	return n == STORE_ID_LEN && id[n] == 0;
+}
+
+/* The store's own id for one that was called otherwise elsewhere. */
+static void own_id(const char *session, const char *id, char ret[STORE_ID_LEN + 1])
+{
+	struct digest d;
+
+	if (is_own_id(id)) {
+		memcpy(ret, id, STORE_ID_LEN + 1);
+		return;
+	}
+	digest_init(&d);
+	digest_add(&d, session, strlen(session) + 1);
+	digest_add(&d, id, strlen(id));
+	digest_done(&d, ret);
+}
+
+/* Found, or made; -EINVAL for a name that none can have. */
+static int find_session(struct importing *im, const char *name, uint64_t time_ns, struct import_session **ret)
+{
+	struct session_meta m;
+	int r;
+
+	for (size_t i = im->nsessions; i-- > 0;) {
+		if (strcmp(im->sessions[i].name, name) == 0) {
+			*ret = &im->sessions[i];
+			return 0;
+		}
+	}
+	r = handed_session(im->st->store, name, time_ns, &m);
+	if (r < 0)
+		return r;
+	im->sessions = xrealloc(im->sessions, (im->nsessions + 1) * sizeof *im->sessions);
+	*ret = &im->sessions[im->nsessions++];
+	**ret = (struct import_session){ .name = xstrdup(name), .begins_ns = m.started_ns, .first_ns = m.started_ns };
+	memcpy((*ret)->id, m.id, sizeof m.id);
+	return 0;
+}
+
+/* Sessions begin with their first snapshot, which an export has last. */
+static int settle_sessions(struct importing *im)
+{
+	struct session_meta m;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < im->nsessions; i++)
+		if (im->sessions[i].first_ns < im->sessions[i].begins_ns)
+			r = handed_session(im->st->store, im->sessions[i].name, im->sessions[i].first_ns, &m);
+	return r;
+}
+
+/* ---- replacing ---- */
+
+static int by_base(const void *a, const void *b)
+{
+	return strcmp(((const struct standing *)a)->base_id, ((const struct standing *)b)->base_id);
+}
+
+static void find_standing(struct importing *im)
+{
+	size_t n = store_snapshot_count(im->st->store, NULL);
+	struct snapshot_meta m;
+
+	im->know_standing = true;
+	im->standing = xmalloc(n * sizeof *im->standing);
+	for (size_t i = 0; i < n; i++) {
+		if (store_snapshot_at(im->st->store, NULL, i, &m) < 0 || !m.handed_in || m.base_id[0] == 0)
+			continue;
+		memcpy(im->standing[im->nstanding].base_id, m.base_id, sizeof m.base_id);
+		memcpy(im->standing[im->nstanding++].id, m.id, sizeof m.id);
+	}
+	qsort(im->standing, im->nstanding, sizeof *im->standing, by_base);
+}
+
+/* A snapshot that stands on one about to be replaced gets its whole state. */
+static int make_full(struct importing *im, const char *id)
+{
+	_cleanup_buf_ struct buf payload = BUF_INIT;
+	struct snapshot_meta m;
+	int r = store_snapshot_find(im->st->store, id, &m, NULL);
+
+	if (r < 0 || m.type == SNAPSHOT_FULL)
+		return 0;
+	r = handed_full(im->st->store, &m, &payload);
+	if (r < 0)
+		return r;
+	m.type = SNAPSHOT_FULL;
+	m.base_id[0] = 0;
+	m.since_ns = m.time_ns;
+	return store_append(im->st->store, &m, payload.data, payload.len, STORE_SYNC_LATER);
+}
+
+static int free_from(struct importing *im, const char *id)
+{
+	size_t lo = 0, hi;
+	int r = 0;
+
+	if (!im->know_standing)
+		find_standing(im);
+	for (hi = im->nstanding; lo < hi;) {
+		size_t mid = (lo + hi) / 2;
+
+		if (strcmp(im->standing[mid].base_id, id) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; r == 0 && lo < im->nstanding && strcmp(im->standing[lo].base_id, id) == 0; lo++)
+		r = make_full(im, im->standing[lo].id);
+	return r;
+}
+
+/* ---- storing ---- */
+
+static int store_one(struct importing *im, struct incoming *in, struct import_session *s, const char *id)
+{
+	_cleanup_free_ const char **tags = xcalloc(in->tags.type == VALUE_LIST ? in->tags.n + 1u : 1u, sizeof *tags);
+	struct handed_options o = { .id = id, .tags = tags, .type = in->type, .origin = ORIGIN_IMPORT, .time_ns = in->time_ns };
+	struct handed_snapshot h;
+	int r;
+
+	for (uint32_t i = 0; in->tags.type == VALUE_LIST && i < in->tags.n; i++)
+		tags[i] = in->tags.items[i].bytes;
+	o.foreign_id = is_own_id(in->id.bytes) ? NULL : in->id.bytes;
+	o.description = in->description.type == VALUE_STRING ? in->description.bytes : NULL;
+	if (im->o.overwrite)
+		o.type = SNAPSHOT_FULL; /* the one it would stand on may be replaced as well */
+	r = handed_prepare(im->st->store, s->id, in->state, &o, &h);
+	if (r < 0)
+		return r;
+	h.m.creation_ns = in->creation_ns ? in->creation_ns : h.m.creation_ns;
+	h.m.expires_ns = in->expires_ns;
+	h.m.lost = in->lost;
+	r = store_append(im->st->store, &h.m, h.payload.data, h.payload.len, STORE_SYNC_LATER);
+	handed_snapshot_done(&h);
+	if (r < 0)
+		return r;
+	if (in->time_ns < s->first_ns)
+		s->first_ns = in->time_ns;
+	im->result->imported++;
+	return 0;
+}
+
+/* ---- taking ---- */
+
+/* There is one of that id that stays. */
+static bool stays(const struct importing *im, const struct snapshot_meta *there)
+{
+	return !im->o.overwrite || !there->handed_in; /* what was recorded here has more to it than an export */
+}
+
+/* Into its session, in the place of one of the same id when there is one. */
+static int take_state_in(struct importing *im, struct incoming *in)
+{
+	char id[STORE_ID_LEN + 1];
+	struct import_session *s;
+	struct snapshot_meta there;
+	bool exists;
+	int r;
+
+	own_id(in->session.bytes, in->id.bytes, id);
+	exists = store_snapshot_find(im->st->store, id, &there, NULL) == 0;
+	if (exists && stays(im, &there)) {
+		im->result->skipped++;
+		return 0;
+	}
+	r = find_session(im, in->session.bytes, in->time_ns, &s);
+	if (r == -EINVAL)
+		return refuse(im, in, "invalid_snapshot", err_detail());
+	if (r == 0 && exists && strcmp(there.session_id, s->id))
+		return refuse(im, in, "conflict", "another session has a snapshot of that id");
+	if (r == 0 && exists)
+		r = free_from(im, id);
+	return r < 0 ? r : store_one(im, in, s, id);
+}
+
+/* One that was read: skipped, refused, or put aside until all is read. */
+static int take_in(struct importing *im, struct incoming *in)
+{
+	char id[STORE_ID_LEN + 1];
+	struct snapshot_meta there;
+
+	if (in->session.type != VALUE_STRING && im->session.type == VALUE_STRING)
+		in->session = value_copy(&im->session);
+	if (in->wrong[0] == 0 && in->session.type != VALUE_STRING)
+		snprintf(in->wrong, sizeof in->wrong, "it has no sessionId");
+	if (in->wrong[0])
+		return refuse(im, in, "invalid_snapshot", in->wrong);
+	own_id(in->session.bytes, in->id.bytes, id);
+	if (store_snapshot_find(im->st->store, id, &there, NULL) == 0 && stays(im, &there)) {
+		im->result->skipped++;
+		return 0;
+	}
+	if (!im->o.no_validate && !incoming_sound(in))
+		return refuse(im, in, "checksum_mismatch",
+			      in->checksum.type == VALUE_STRING ? "it is not what its checksum says" : "it has no checksum");
+	return aside_put(&im->aside, store_path(im->st->store), in);
+}
+
+/* ---- JSON ---- */
+
+static int read_metadata(struct importing *im, struct json_reader *r)
+{
+	struct value v;
+	const struct value *version, *session;
+	int e = json_take(r, &v);
+
+	if (e < 0)
+		return e;
+	version = value_get(&v, "version");
+	session = value_get(&v, "sessionId");
+	if (version && version->type == VALUE_STRING && strncmp(version->bytes, "1.", 2))
+		e = fail(-EPROTO, "an export of version %.20s: this snaptrail knows 1", version->bytes);
+	if (session && session->type == VALUE_STRING && memchr(session->bytes, 0, session->n) == NULL) {
+		value_done(&im->session);
+		im->session = value_copy(session);
+	}
+	value_done(&v);
+	return e;
+}
+
+static int read_snapshots(struct importing *im, struct json_reader *r)
+{
+	int e = json_enter(r, '[');
+
+	im->had_snapshots = true;
+	while (e >= 0 && (e = json_item(r)) > 0) {
+		struct incoming in;
+
+		e = incoming_read(r, &in);
+		if (e == 0)
+			e = take_in(im, &in);
+		incoming_done(&in);
+		told(im);
+	}
+	return e;
+}
+
+static int import_json(struct importing *im, json_source source)
+{
+	struct json_reader r;
+	struct bytes name;
+	int e;
+
+	json_reader_open(&r, source, &im->source);
+	r.max_depth = JSON_DEPTH + 4; /* what stands around a state */
+	e = json_enter(&r, '{');
+	while (e >= 0 && (e = json_member(&r, &name)) > 0) {
+		if (name.n == 8 && memcmp(name.p, "metadata", 8) == 0)
+			e = read_metadata(im, &r);
+		else if (name.n == 9 && memcmp(name.p, "snapshots", 9) == 0)
+			e = read_snapshots(im, &r);
+		else
+			e = json_skip(&r);
+	}
+	if (e == 0)
+		e = json_finish(&r);
+	if (e == 0 && !im->had_snapshots)
+		e = json_fail(&r, "no export: it has no snapshots");
+	json_reader_done(&r);
+	return e;
+}
+
+/* ---- storing what waits ---- */
+
+static int base_state(struct importing *im, const struct snapshot_meta *m, struct model **ret)
+{
+	struct replay_query q = { .session_id = m->session_id, .until_ns = m->time_ns };
+	struct replay_result result;
+	int r;
+
+	if (m->handed_in)
+		return handed_state(im->st->store, m, ret);
+	r = replay(im->st->store, &q, &result);
+	if (r < 0)
+		return r;
+	*ret = model_copy_handed(result.model);
+	model_free(result.model);
+	return 0;
+}
+
+/* The original's incremental: 1 its state is made, 0 its base is not there yet,
+ * 2 it is refused. */
+static int rebuild(struct importing *im, struct incoming *in)
+{
+	const struct value *base = value_get(&in->changes, "baseSnapshotId");
+	char id[STORE_ID_LEN + 1];
+	struct snapshot_meta m;
+	int r;
+
+	if (base == NULL || base->type != VALUE_STRING || memchr(base->bytes, 0, base->n)) {
+		refuse(im, in, "missing_base", "it does not say what it stands on");
+		return 2;
+	}
+	own_id(in->session.bytes, base->bytes, id);
+	if (store_snapshot_find(im->st->store, id, &m, NULL) < 0)
+		return 0;
+	r = base_state(im, &m, &in->state);
+	if (r == -EBADMSG || r == -ENODATA) {
+		refuse(im, in, "missing_base", err_detail());
+		return 2;
+	}
+	if (r < 0 || incoming_apply(&in->changes, in->state))
+		return r < 0 ? r : 1;
+	refuse(im, in, "invalid_snapshot", "its incrementalData is none");
+	return 2;
+}
+
+/* 1 done with, one way or the other; 0 its base is not there yet. */
+static int resolve(struct importing *im, struct incoming *in)
+{
+	int r = in->state ? 1 : rebuild(im, in);
+
+	if (r == 1 && (r = take_state_in(im, in)) == 0)
+		r = 1;
+	return r > 1 ? 1 : r;
+}
+
+static void refuse_orphan(struct importing *im, const struct incoming *in)
+{
+	const struct value *base = value_get(&in->changes, "baseSnapshotId");
+	char text[200];
+
+	snprintf(text, sizeof text, "it stands on %.100s, which is neither in the file nor in the store", base->bytes);
+	refuse(im, in, "missing_base", text);
+}
+
+/* From the last on, and again while any of them finds its base. */
+static int store_all(struct importing *im)
+{
+	bool last = false;
+
+	for (size_t left = im->aside.n; left;) {
+		size_t done = left; /* the places behind it wait on */
+		struct incoming in;
+
+		for (size_t i = left; i-- > 0;) {
+			uint64_t at = im->aside.places[i];
+			int r = aside_get(&im->aside, at, &in) ? 0 : fail(-EIO, "a temporary file cannot be read back");
+
+			if (r == 0)
+				r = resolve(im, &in);
+			if (r == 0 && last)
+				refuse_orphan(im, &in);
+			if (r == 0 && !last)
+				im->aside.places[--done] = at;
+			incoming_done(&in);
+			if (r < 0)
+				return r;
+			told(im);
+		}
+		if (last)
+			break;
+		last = done == 0;
+		memmove(im->aside.places, im->aside.places + done, (left - done) * sizeof *im->aside.places);
+		left -= done;
+	}
+	return 0;
+}
+
+/* ---- binary ---- */
+
+/* A payload's whole state; the model takes the bytes. */
+static bool state_of(struct buf *payload, struct model **ret)
+{
+	struct model *m = model_new_handed();
+	bool good = false;
+	struct wire w;
+	size_t pos = 0;
+	int r;
+
+	while ((r = wire_next(payload->data, payload->len, &pos, &w)) > 0)
+		if (w.field == 15 && w.type == 2 && !(good = model_load(m, w.b.p, w.b.n)))
+			break;
+	if (r < 0 || !good) {
+		model_free(m);
+		return false;
+	}
+	model_keep(m, payload);
+	*ret = m;
+	return true;
+}
+
+static int take_carried(struct importing *im, const char *session, struct carried *c)
+{
+	struct incoming in = { .type = c->m.type, .time_ns = c->m.time_ns, .creation_ns = c->m.creation_ns, .expires_ns = c->m.expires_ns,
+			       .lost = c->m.lost, .has_time = true };
+	bool validate = im->o.no_validate;
+	int r;
+
+	in.id = value_str(c->m.foreign_id && *c->m.foreign_id ? c->m.foreign_id : c->m.id);
+	in.session = value_str(session);
+	if (!c->damaged && state_of(&c->payload, &in.state)) {
+		in.description = value_str(c->m.description);
+		in.tags = value_list();
+		for (size_t i = 0; i < c->m.ntags; i++)
+			value_push(&in.tags, value_str(c->m.tags[i]));
+		im->o.no_validate = true; /* the record's own checksum held */
+		r = take_in(im, &in);
+		im->o.no_validate = validate;
+	} else {
+		r = refuse(im, &in, "damaged", "its bytes are not those that were written");
+	}
+	incoming_done(&in);
+	return r;
+}
+
+static int import_binary(struct importing *im)
+{
+	struct carry_reader r = { .read = transfer_read, .arg = &im->source };
+	int e = carry_open(&r);
+
+	while (e >= 0) {
+		struct carried c;
+
+		e = carry_next(&r, &c);
+		if (e <= 0)
+			break;
+		e = take_carried(im, r.session, &c);
+		carried_done(&c);
+		told(im);
+	}
+	carry_close(&r);
+	return e;
+}
+
+/* ---- the whole ---- */
+
+static int import_all(struct importing *im)
+{
+	int kind = transfer_open(&im->source), r = kind;
+
+	if (kind == TRANSFER_BINARY)
+		r = import_binary(im);
+	else if (kind >= 0)
+		r = import_json(im, kind == TRANSFER_GZIP ? transfer_inflate : transfer_read);
+	if (r == 0)
+		r = store_all(im);
+	return r == 0 ? settle_sessions(im) : r;
+}
+
+static void importing_done(struct importing *im)
+{
+	for (size_t i = 0; i < im->nsessions; i++)
+		free(im->sessions[i].name);
+	free(im->sessions);
+	aside_done(&im->aside);
+	free(im->standing);
+	value_done(&im->session);
+	transfer_close(&im->source);
+}
+
+/* TODO(batch): store_batch_begin() and store_batch_end(keep) go here, so that a
+ * full disk or a kill leaves nothing behind either. */
+static int begin(struct snaptrail *st)
+{
+	(void)st;
+	return 0;
+}
+
+static int end(struct snaptrail *st, int r)
+{
+	int synced = store_sync(st->store);
+
+	return r < 0 ? r : synced;
+}
+
+int snaptrail_import(struct snaptrail *st, const struct snaptrail_import_options *o, struct snaptrail_import_result *ret)
+{
+	struct importing im = { .st = st, .result = ret };
+	int r;
+	HOLD(st);
+
+	*ret = (struct snaptrail_import_result){ 0 };
+	memcpy(&im.o, o, o->size < sizeof im.o ? o->size : sizeof im.o);
+	if (im.o.read == NULL)
+		return fail(-EINVAL, "an import needs somebody who reads");
+	im.source.read = im.o.read;
+	im.source.arg = im.o.arg;
+	worker_wait(st);
+	r = begin(st);
+	if (r == 0)
+		r = end(st, import_all(&im));
+	importing_done(&im);
+	hot_forget(st); /* what was replaced */
+	if (r < 0) {
+		*ret = (struct snaptrail_import_result){ 0 };
+		return notify_error(st, "import_failed", NULL, NULL, r);
+	}
+	notify(st, &(struct snaptrail_notification){ .event = "snapshots_imported", .imported = ret->imported, .skipped = ret->skipped,
+						     .errors = ret->errors });
+	return 0;
+}
