@@ -27,7 +27,7 @@ static void diff_entity(struct comparing *c, const struct entity *a, const struc
 
 	const struct value *va, *vb;
 
-	if (a->row && b->row && a->row_len == b->row_len && memcmp(a->row, b->row, a->row_len) == 0)
+	if (entity_row(a) && entity_row(b) && a->row_len == b->row_len && memcmp(a->row, b->row, a->row_len) == 0)
 		return;
 	va = entity_value(a);
 	vb = entity_value(b);

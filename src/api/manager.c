@@ -164,6 +164,8 @@ static int create(struct snaptrail *st, const char *session, struct snaptrail_st
 	r = o->later ? worker_queue(st, &h, flags) : store_append(st->store, &h.m, h.payload.data, h.payload.len, flags);
 	if (r == 0)
 		stands_on(st, state, &h);
+	else
+		state->base_st = NULL; /* its journal went with it: the next one is compared */
 	if (r == 0 && !o->later)
 		notify_created(st, &h.m);
 	handed_snapshot_done(&h);

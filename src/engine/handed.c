@@ -69,23 +69,10 @@ int handed_floor(struct store *st, const char *session_id, uint64_t time_ns, str
 
 /* ---- giving back ---- */
 
-static bool apply_run(struct model *m, uint64_t time_ns, const struct bytes *run)
-{
-	struct wire w;
-	size_t pos = 0;
-	int r;
-
-	while ((r = wire_next(run->p, run->n, &pos, &w)) > 0)
-		if (w.field == RUN_CHANGES && w.type == 2 && !model_patch(m, time_ns, w.b.p, w.b.n))
-			return false;
-	return r == 0;
-}
-
 /* One payload onto the model, which takes the bytes when it points into them.
  */
 static bool apply_payload(struct model *m, uint64_t time_ns, struct buf *payload)
 {
-	bool keep = false;
 	struct wire w;
 	size_t pos = 0;
 	int r;
@@ -94,16 +81,17 @@ static bool apply_payload(struct model *m, uint64_t time_ns, struct buf *payload
 		bool good = true;
 
 		if (w.field == 1 && w.type == 2)
-			good = apply_run(m, time_ns, &w.b);
+			good = model_patch_later(m, time_ns, w.b.p, w.b.n);
 		else if (w.field == 8 && w.type == 2)
 			good = layout_unpack(m, w.b.p, w.b.n);
 		else if (w.field == 15 && w.type == 2)
-			good = keep = model_load(m, w.b.p, w.b.n);
-		if (!good)
-			return false;
+			good = model_load(m, w.b.p, w.b.n);
+		if (!good) {
+			r = -1;
+			break;
+		}
 	}
-	if (keep)
-		model_keep(m, payload);
+	model_keep(m, payload);
 	return r == 0;
 }
 
@@ -281,18 +269,24 @@ static void put_full(struct handed_snapshot *h, struct model *state)
 	size_t mark;
 
 	put_times(&h->m, &h->payload);
-	mark = pack_begin(&h->payload, 15);
+	buf_room(&h->payload, model_size(state) + 4096);
+	mark = pack_begin_large(&h->payload, 15);
 	model_save(state, h->m.time_ns, &h->payload);
-	pack_end(&h->payload, mark);
+	pack_end_large(&h->payload, mark);
 	h->m.type = SNAPSHOT_FULL;
 }
 
-static void put_incremental(struct handed_snapshot *h, const struct model *state, bool with_layout, const struct buf *changes)
+/* The journal becomes the payload: not a byte of it is copied. */
+static void put_incremental(struct handed_snapshot *h, const struct model *state, bool with_layout, struct buf *changes)
 {
-	size_t mark = pack_begin(&h->payload, 1);
+	size_t n = changes->len - JOURNAL_HEAD;
 
-	buf_put(&h->payload, changes->data, changes->len);
-	pack_end(&h->payload, mark);
+	changes->data[0] = 1 << 3 | 2;
+	for (unsigned i = 1; i < JOURNAL_HEAD; i++, n >>= 7)
+		changes->data[i] = (uint8_t)((n & 0x7f) | (i + 1 < JOURNAL_HEAD ? 0x80 : 0));
+	buf_done(&h->payload);
+	h->payload = *changes;
+	*changes = (struct buf)BUF_INIT;
 	put_times(&h->m, &h->payload);
 	if (with_layout)
 		layout_pack(state, 8, &h->payload);
@@ -306,20 +300,14 @@ static bool chain_is_long(const struct handed_base *base, size_t more, const str
 	       (o->full_every_ns && time_ns > base->full_ns && time_ns - base->full_ns > o->full_every_ns);
 }
 
-/* What the state's edits say, or how it differs from the last one. */
-static int changes_of(struct store *st, const char *base_id, struct model *state, const struct buf *journal,
-		      struct handed_snapshot *h, struct buf *scratch, const struct buf **ret, bool *ret_layout)
+/* How the state differs from that of the snapshot, NULL: from none. */
+static int differ_from(struct store *st, const char *base_id, struct model *state, struct buf *ret, uint64_t *ret_n, bool *ret_layout)
 {
 	_cleanup_buf_ struct buf was = BUF_INIT, is = BUF_INIT;
 	struct snapshot_meta base;
 	struct model *last;
-	int r;
+	int r = 0;
 
-	if (journal) {
-		*ret = journal;
-		*ret_layout = model_layout_changed(state);
-		return 0;
-	}
 	if (base_id) {
 		r = store_snapshot_find(st, base_id, &base, NULL);
 		if (r == 0)
@@ -329,11 +317,11 @@ static int changes_of(struct store *st, const char *base_id, struct model *state
 	} else {
 		last = model_new_handed();
 	}
-	h->m.changes = model_differ(last, state, scratch);
+	buf_put(ret, "\0\0\0\0\0", JOURNAL_HEAD);
+	*ret_n = model_differ(last, state, ret);
 	layout_pack(last, 8, &was);
 	layout_pack(state, 8, &is);
 	*ret_layout = was.len != is.len || memcmp(was.data, is.data, is.len);
-	*ret = scratch;
 	model_free(last);
 	return 0;
 }
@@ -369,29 +357,32 @@ static int find_base(struct store *st, const char *session_id, const struct hand
 static int prepare_incremental(struct store *st, const char *session_id, struct model *state, const struct handed_options *o,
 			       struct handed_snapshot *h, bool *ret_done)
 {
-	_cleanup_buf_ struct buf scratch = BUF_INIT;
+	_cleanup_buf_ struct buf changes = BUF_INIT;
 	struct handed_base base = { 0 };
-	bool have = find_base(st, session_id, o, &base) == 0, layout;
+	bool have = find_base(st, session_id, o, &base) == 0, layout = model_layout_changed(state);
 	uint64_t n = 0;
-	const struct buf *changes = o->base ? model_journal(state, &n) : NULL;
-	int r;
+	const struct buf *journal = o->base ? model_journal(state, &n) : NULL;
+	size_t bytes = journal ? journal->len : 0;
+	int r = 0;
 
 	*ret_done = false;
-	if (o->type == 0 &&
-	    (!have || o->whole || base.time_ns > h->m.time_ns || chain_is_long(&base, changes ? changes->len : 0, o, h->m.time_ns)))
+	if (o->type == 0 && (!have || o->whole || base.time_ns > h->m.time_ns || chain_is_long(&base, bytes, o, h->m.time_ns)))
 		return 0;
-	h->m.changes = n;
-	r = changes_of(st, have ? base.id : NULL, state, changes, h, &scratch, &changes, &layout);
+	if (journal == NULL)
+		r = differ_from(st, have ? base.id : NULL, state, &changes, &n, &layout);
 	if (r == -EBADMSG && o->type == 0)
 		return 0; /* what is damaged is not built on */
 	if (r < 0)
 		return r;
-	if (o->type == 0 && changes->len > model_size(state) / 2)
+	if (o->type == 0 && (journal ? bytes : changes.len) > model_size(state) / 2)
 		return 0;
+	if (journal)
+		model_journal_take(state, &changes);
+	h->m.changes = n;
 	memcpy(h->m.base_id, base.id, sizeof h->m.base_id);
 	if (have && base.time_ns < h->m.time_ns)
 		h->m.since_ns = base.time_ns;
-	put_incremental(h, state, layout, changes);
+	put_incremental(h, state, layout, &changes);
 	h->after = base;
 	h->after.grown_bytes += h->payload.len;
 	*ret_done = true;

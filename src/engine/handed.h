@@ -43,7 +43,7 @@ void handed_snapshot_done(struct handed_snapshot *h);
 
 /* The session of a name, made when it is missing.  -EINVAL for a bad name. */
 int handed_session(struct store *st, const char *name, uint64_t time_ns, struct session_meta *ret);
-/* Copies: the model may change at once.  An incremental is what the model's
+/* Copies: the model may change at once; a journal is taken.  An incremental is what the model's
  * journal says when `base` is given, and else what differs from the last
  * state of the session; the first of a session holds everything. */
 int handed_prepare(struct store *st, const char *session_id, struct model *state, const struct handed_options *o,

@@ -47,6 +47,7 @@ void handed_done(struct model *m)
 	free(m->kept);
 	free(m->layout);
 	buf_done(&m->journal);
+	buf_done(&m->scratch);
 }
 
 void model_keep(struct model *m, struct buf *payload)
@@ -77,19 +78,83 @@ static void piece_new(struct model *m, size_t at_least)
 	m->arena_left = n - sizeof *p;
 }
 
+static void *arena_get(struct model *m, size_t n)
+{
+	void *p;
+
+	n = (n + 7) & ~(size_t)7;
+	if (m->arena == NULL || m->arena_left < n)
+		piece_new(m, n);
+	p = m->arena + ((struct piece *)m->arena)->bytes - m->arena_left;
+	m->arena_left -= n;
+	return p;
+}
+
+struct entity *handed_room(struct model *m, size_t key_len)
+{
+	struct entity *e = arena_get(m, sizeof *e + key_len + 1); /* zeros: pieces are never used twice */
+
+	e->in_arena = true;
+	return e;
+}
+
 struct entity *handed_entity(struct model *m, enum table t, const char *key, size_t n)
 {
-	size_t bytes = (sizeof(struct entity) + n + 1 + 7) & ~(size_t)7;
-	struct entity *e;
+	struct entity *e = handed_room(m, n);
 
-	if (m->arena == NULL || m->arena_left < bytes)
-		piece_new(m, bytes);
-	e = (struct entity *)(m->arena + ((struct piece *)m->arena)->bytes - m->arena_left);
-	m->arena_left -= bytes;
-	memset(e, 0, sizeof *e + n + 1);
-	e->in_arena = true;
 	entity_enter(m, e, t, key, n);
 	return e;
+}
+
+/* A Change of an entity, where it lies in its payload. */
+struct patch {
+	struct patch *before;
+	const uint8_t *p;
+	uint32_t n;
+};
+
+static bool patch_value(struct value *v, const struct change *c)
+{
+	struct value with;
+
+	if (c->kind == FIELD_DROPPED) {
+		value_unset_n(v, c->value.p ? c->value.p : "", c->value.n);
+		return true;
+	}
+	if (!value_unpack(&with, c->entity.p, c->entity.n, 0))
+		return false;
+	if (c->kind == ENTITY_SET) {
+		value_done(v);
+		*v = with;
+		return true;
+	}
+	if (c->kind == MESSAGE) {
+		value_push(v, with);
+		return true;
+	}
+	for (uint32_t i = 0; with.type == VALUE_OBJECT && i < with.n; i++) {
+		value_set(v, with.pairs[i].name, with.pairs[i].name_len, false, with.pairs[i].value);
+		with.pairs[i].value = (struct value){ 0 };
+	}
+	value_done(&with);
+	return true;
+}
+
+/* The first one first; they are few. */
+static void apply_patches(struct entity *e, const struct patch *p)
+{
+	struct change c;
+
+	if (p == NULL)
+		return;
+	if (change_read(&c, p->p, p->n) && c.kind != ENTITY_SET) /* that one replaces what was before */
+		apply_patches(e, p->before);
+	patch_value(&e->value, &c);
+}
+
+static struct value empty_of(enum table t)
+{
+	return t == TABLE_COMMUNICATIONS ? value_list() : t == TABLE_METRICS ? value_real(0) : value_object();
 }
 
 /* States that share a decoded model may be looked at by several threads. */
@@ -102,8 +167,11 @@ const struct value *entity_value(const struct entity *const_e)
 		return &e->value;
 	pthread_mutex_lock(&unfolding);
 	if (e->folded) {
-		if (!entry_unpack(e, e->row, e->row_len) && e->value.type == VALUE_ABSENT)
+		if (e->row == NULL)
+			e->value = empty_of((enum table)e->table);
+		else if (!entry_unpack(e, e->row, e->row_len) && e->value.type == VALUE_ABSENT)
 			e->value.type = VALUE_NULL;
+		apply_patches(e, e->patches);
 		__atomic_store_n(&e->folded, false, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&unfolding);
@@ -275,6 +343,7 @@ static void layout_needs(struct model *m, enum table t)
 void model_journal_begin(struct model *m)
 {
 	buf_reset(&m->journal);
+	buf_put(&m->journal, "\0\0\0\0\0", JOURNAL_HEAD);
 	m->journal_changes = 0;
 	m->journaled = true;
 	m->layout_changed = false;
@@ -284,6 +353,13 @@ const struct buf *model_journal(const struct model *m, uint64_t *ret_changes)
 {
 	*ret_changes = m->journal_changes;
 	return m->journaled ? &m->journal : NULL;
+}
+
+void model_journal_take(struct model *m, struct buf *ret)
+{
+	*ret = m->journal;
+	m->journal = (struct buf)BUF_INIT;
+	m->journaled = false;
 }
 
 /* Stamped 0: the snapshot's clock line says when. */
@@ -385,10 +461,23 @@ static void assign(struct model *m, enum table t, const char *key, size_t n, str
 	e->value = v;
 }
 
+/* Encoded at once: a state of many entities is copied row by row, and its
+ * values would lie in as many pieces of memory as they have fields. */
 void model_put(struct model *m, enum table t, const char *key, size_t n, struct value v)
 {
+	struct entity *e;
+
 	note(m, ENTITY_SET, t, key, n, &v);
 	assign(m, t, key, n, v);
+	e = model_find(m, t, key, n);
+	buf_reset(&m->scratch);
+	entry_pack(e, false, &m->scratch);
+	if (m->scratch.len > UINT32_MAX)
+		return;
+	e->row = xmemdup(m->scratch.data, m->scratch.len);
+	e->row_len = (uint32_t)m->scratch.len;
+	e->row_owned = e->folded = true;
+	value_done(&e->value);
 }
 
 bool model_put_row(struct model *m, enum table t, const char *key, size_t n, const uint8_t *row, size_t row_len)
@@ -541,6 +630,65 @@ bool model_patch(struct model *m, uint64_t time_ns, const uint8_t *p, size_t n)
 	return true;
 }
 
+/* Damage inside an entity was ruled out by the record's checksum: who made it
+ * wrong wrote it wrong, and it shows as what could be read of it. */
+static bool patch_later(struct model *m, uint64_t time_ns, const struct change *c, const struct bytes *raw)
+{
+	struct entity *e = model_find(m, (enum table)c->table, c->name.p, c->name.n);
+	struct patch *patch;
+
+	if (c->kind == ENTITY_DELETED && e)
+		entity_remove(m, e);
+	if (c->kind == ENTITY_DELETED || (c->kind == FIELD_DROPPED && e == NULL))
+		return true;
+	if (c->kind != ENTITY_SET && c->kind != ENTITY_PATCHED && c->kind != MESSAGE && c->kind != FIELD_DROPPED)
+		return false;
+	if (e && !e->folded)
+		return model_patch(m, time_ns, raw->p, raw->n);
+	if (e == NULL) {
+		layout_needs(m, (enum table)c->table);
+		e = handed_entity(m, (enum table)c->table, c->name.p, c->name.n);
+		e->folded = true;
+	}
+	patch = arena_get(m, sizeof *patch);
+	*patch = (struct patch){ .before = e->patches, .p = raw->p, .n = raw->n };
+	e->patches = patch;
+	e->time_ns = time_ns;
+	e->source = SOURCE_API;
+	return true;
+}
+
+#define AHEAD 16u /* Changes that are looked up together */
+
+bool model_patch_later(struct model *m, uint64_t time_ns, const uint8_t *run, size_t n)
+{
+	struct change c[AHEAD];
+	struct bytes raw[AHEAD];
+	struct key_hint hint[AHEAD];
+	size_t pos = 0;
+	int r = 1;
+
+	while (r > 0) {
+		struct wire w;
+		unsigned k = 0;
+
+		while (k < AHEAD && (r = wire_next(run, n, &pos, &w)) > 0) {
+			if (w.field != RUN_CHANGES || w.type != 2)
+				continue;
+			if (!change_read(&c[k], w.b.p, w.b.n) || c[k].table == 0 || c[k].table >= TABLE_COUNT || c[k].name.p == NULL)
+				return false;
+			model_expect_key(m, (enum table)c[k].table, c[k].name.p, c[k].name.n, &hint[k]);
+			raw[k++] = w.b;
+		}
+		for (unsigned i = 0; i < k; i++)
+			model_expect_entity(&hint[i]);
+		for (unsigned i = 0; i < k; i++)
+			if (!patch_later(m, time_ns, &c[i], &raw[i]))
+				return false;
+	}
+	return r == 0;
+}
+
 /* ---- the difference of two, as a journal ---- */
 
 struct differing {
@@ -592,7 +740,7 @@ static void differ_entity(struct differing *d, const struct entity *a, const str
 	const struct value *va, *vb;
 	struct value fields;
 
-	if (a->row && b->row && a->row_len == b->row_len && memcmp(a->row, b->row, a->row_len) == 0)
+	if (entity_row(a) && entity_row(b) && a->row_len == b->row_len && memcmp(a->row, b->row, a->row_len) == 0)
 		return;
 	va = entity_value(a);
 	vb = entity_value(b);
@@ -656,10 +804,12 @@ struct model *model_copy_handed(struct model *m)
 	for (int t = 1; t < TABLE_COUNT; t++) {
 		for (const struct entity *e = m->first[t]; e; e = e->next) {
 			buf_reset(&row);
-			if (e->row)
+			if (entity_row(e)) {
 				buf_put(&row, e->row, e->row_len);
-			else
+			} else {
+				entity_value(e);
 				entry_pack(e, false, &row);
+			}
 			model_put_row(copy, (enum table)t, e->key, e->key_len, row.data, row.len);
 		}
 	}

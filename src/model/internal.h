@@ -46,7 +46,7 @@ struct model {
 	bool handed, layout_changed, journaled;
 	struct layout_entry *layout;
 	size_t nlayout;
-	struct buf journal;
+	struct buf journal, scratch;
 	uint64_t journal_changes;
 	uint8_t *arena;             /* entities of a loaded state: pieces, the newest first */
 	size_t arena_left;
@@ -117,6 +117,8 @@ void said_done(struct said_pool *p);
 /* Layout, journal, arena: what a handed-in state has beside its tables. */
 void handed_done(struct model *m);
 struct entity *handed_entity(struct model *m, enum table t, const char *key, size_t n);
+/* One that is entered by who asks. */
+struct entity *handed_room(struct model *m, size_t key_len);
 /* Without a stamp for a handed-in state: what model_save() writes of an entity
  * behind its tag and length, and the way back. */
 void entry_pack(const struct entity *e, bool stamped, struct buf *out);
@@ -125,6 +127,19 @@ bool entry_unpack(struct entity *e, const uint8_t *p, size_t n);
 void entity_enter(struct model *m, struct entity *e, enum table t, const char *key, size_t n);
 /* Out of hash and list, and freed. */
 void entity_remove(struct model *m, struct entity *e);
+/* The two halves of it: a large state's hash is far from any cache, so what goes
+ * into it waits a little behind what is asked for. */
+void entity_list(struct model *m, struct entity *e, enum table t, const char *key, size_t n);
+void entity_hash(struct model *m, struct entity *e);
+/* The same for looking up: first the bucket is asked for, then what is in it. */
+struct key_hint {
+	uint64_t hash;
+	struct entity **bucket;
+};
+void model_expect_key(const struct model *m, enum table t, const char *key, size_t n, struct key_hint *h);
+void model_expect_entity(const struct key_hint *h);
+/* So many entities will come: the hash grows once. */
+void model_expect(struct model *m, size_t entities);
 void entity_drop_row(struct entity *e);
 
 /* The known fields of a table's entities. */

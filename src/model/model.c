@@ -34,6 +34,7 @@ void entity_drop_row(struct entity *e)
 		free((void *)e->row);
 	e->row = NULL;
 	e->row_owned = false;
+	e->patches = NULL;
 }
 
 static void entity_free(struct entity *e)
@@ -130,9 +131,8 @@ static struct entity *lookup(const struct model *m, enum table t, const char *ke
 	return e;
 }
 
-static void rehash(struct model *m)
+static void rehash(struct model *m, size_t bigger)
 {
-	size_t bigger = m->nbuckets * 2;
 	struct entity **b = xcalloc(bigger, sizeof *b);
 
 	for (size_t i = 0; i < m->nbuckets; i++) {
@@ -145,6 +145,16 @@ static void rehash(struct model *m)
 	free(m->buckets);
 	m->buckets = b;
 	m->nbuckets = bigger;
+}
+
+void model_expect(struct model *m, size_t entities)
+{
+	size_t n = m->nbuckets;
+
+	while (n < entities)
+		n *= 2;
+	if (n > m->nbuckets)
+		rehash(m, n);
 }
 
 static void unhash(struct model *m, struct entity *e)
@@ -160,7 +170,7 @@ static void unhash(struct model *m, struct entity *e)
 static void hash_in(struct model *m, struct entity *e)
 {
 	if (m->nentities >= m->nbuckets)
-		rehash(m);
+		rehash(m, m->nbuckets * 2);
 	e->chain = m->buckets[e->hash & (m->nbuckets - 1)];
 	m->buckets[e->hash & (m->nbuckets - 1)] = e;
 	m->nentities++;
@@ -222,13 +232,30 @@ void entity_own(struct model *m, struct entity *e, struct process *p)
 
 void entity_enter(struct model *m, struct entity *e, enum table t, const char *key, size_t n)
 {
+	entity_list(m, e, t, key, n);
+	hash_in(m, e);
+}
+
+void entity_list(struct model *m, struct entity *e, enum table t, const char *key, size_t n)
+{
 	memcpy(e->key, key, n);
 	e->key_len = (uint32_t)n;
 	e->table = (uint8_t)t;
 	e->hash = key_hash(t, key, n);
-	hash_in(m, e);
 	list_in(m, e);
+	__builtin_prefetch(&m->buckets[e->hash & (m->nbuckets - 1)], 1);
 }
+
+void entity_hash(struct model *m, struct entity *e) { hash_in(m, e); }
+
+void model_expect_key(const struct model *m, enum table t, const char *key, size_t n, struct key_hint *h)
+{
+	h->hash = key_hash(t, key, n);
+	h->bucket = &m->buckets[h->hash & (m->nbuckets - 1)];
+	__builtin_prefetch(h->bucket);
+}
+
+void model_expect_entity(const struct key_hint *h) { __builtin_prefetch(*h->bucket); }
 
 struct entity *entity_new(struct model *m, enum table t, const char *key, size_t n)
 {

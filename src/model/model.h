@@ -18,6 +18,8 @@ enum table {
 	TABLE_METRICS, TABLE_COUNT,
 };
 
+struct patch;
+
 struct entity {
 	struct entity *next, *prev;       /* in the table's order */
 	struct entity *owned_next, *owned_prev; /* of the same process */
@@ -27,6 +29,7 @@ struct entity {
 	uint64_t time_ns, order;          /* of the last Change taken */
 	struct value value;               /* an object; a list of messages; a bare number: see entity_value() */
 	const uint8_t *row;               /* of a handed-in state: the encoded entry, or NULL when value is newer */
+	struct patch *patches;            /* Changes on top of it that were not looked at either, the last first */
 	uint32_t row_len;
 	uint64_t dropped;                 /* messages that the bound let go */
 	uint64_t ended;                   /* an agent or task that ended: its place in that order; 0 else */
@@ -125,22 +128,30 @@ bool model_drop(struct model *m, enum table t, const char *key, size_t n);
 bool model_drop_field(struct model *m, enum table t, const char *key, size_t n, const char *field, size_t field_len);
 /* Applies a Change of a journal.  False: damaged. */
 bool model_patch(struct model *m, uint64_t time_ns, const uint8_t *p, size_t n);
-/* The Changes since model_journal_begin(), as fields `changes` of a LaneRun.
- * NULL when there is no journal or it has outgrown the state it stands for. */
+/* Those of a whole LaneRun, each when somebody looks: the bytes go to model_keep(). */
+bool model_patch_later(struct model *m, uint64_t time_ns, const uint8_t *run, size_t n);
+#define JOURNAL_HEAD 6u /* bytes in front, for the tag and length of the LaneRun */
+/* The Changes since model_journal_begin(), as fields `changes` of a LaneRun
+ * behind JOURNAL_HEAD bytes of room.  NULL when there is no journal or it has
+ * outgrown the state it stands for. */
 const struct buf *model_journal(const struct model *m, uint64_t *ret_changes);
 void model_journal_begin(struct model *m);
+/* Takes it; there is none until the next beginning. */
+void model_journal_take(struct model *m, struct buf *ret);
 /* Bytes from anywhere, message SystemState, into an empty handed-in model:
  * everything is decoded once, keys that stand twice are the last one's.
  * False: they are not one. */
 bool model_load_checked(struct model *m, const uint8_t *p, size_t n);
 /* Takes the bytes that model_load() was given and rows point into. */
 void model_keep(struct model *m, struct buf *payload);
-/* What turns `from` into `to`, both handed in, in to's order, as a journal;
- * their number. */
+/* What turns `from` into `to`, both handed in, in to's order, appended as a
+ * journal's Changes; their number. */
 uint64_t model_differ(const struct model *from, const struct model *to, struct buf *ret);
 void layout_pack(const struct model *m, uint32_t field, struct buf *out);
 bool layout_unpack(struct model *m, const uint8_t *p, size_t n);
 
+/* The encoded entry, when that is all that is known of it. */
+static inline const uint8_t *entity_row(const struct entity *e) { return e->patches ? NULL : e->row; }
 /* The entity's value, decoded when it was not yet. */
 const struct value *entity_value(const struct entity *e);
 

@@ -155,10 +155,12 @@ static void pack_entity(const struct model *m, const struct entity *e, struct bu
 {
 	size_t mark;
 
-	if (e->row) {
+	if (entity_row(e)) {
 		pack_bytes(out, e->table + 1u, e->row, e->row_len);
 		return;
 	}
+	if (m->handed)
+		entity_value(e);
 	mark = pack_begin(out, e->table + 1u);
 	entry_pack(e, !m->handed, out);
 	pack_end(out, mark);
@@ -172,8 +174,13 @@ void model_save(struct model *m, uint64_t time_ns, struct buf *out)
 	if (m->handed)
 		layout_pack(m, STATE_LAYOUT, out);
 	for (int t = 1; t < TABLE_COUNT; t++)
-		for (const struct entity *e = m->first[t]; e; e = e->next)
+		for (const struct entity *e = m->first[t]; e; e = e->next) {
+			if (e->next) {
+				__builtin_prefetch(e->next->row);
+				__builtin_prefetch(e->next->next);
+			}
 			pack_entity(m, e, out);
+		}
 	for (const struct environment *v = m->environments; v; v = v->next) {
 		size_t mark = pack_begin(out, 10);
 
@@ -370,20 +377,37 @@ bool entry_unpack(struct entity *e, const uint8_t *p, size_t n)
 	return r == 0;
 }
 
+#define BEHIND 16u /* entities between listing one and putting it into the hash */
+
+struct waiting {
+	struct entity *e[BEHIND];
+	unsigned n;
+};
+
 /* The key alone: what is inside stays as it is until somebody asks. */
-static bool load_row(struct model *m, enum table t, const struct bytes *b)
+static bool load_row(struct model *m, enum table t, const struct bytes *b, struct waiting *q)
 {
 	struct entity *e;
 	struct wire w;
 	size_t pos = 0;
 
-	if (wire_next(b->p, b->n, &pos, &w) <= 0 || w.field != 1 || w.type != 2 || b->n > UINT32_MAX)
+	if (wire_next(b->p, b->n, &pos, &w) <= 0 || w.field != 1 || w.type != 2)
 		return false;
-	e = handed_entity(m, t, w.b.p, w.b.n);
+	e = handed_room(m, w.b.n);
+	entity_list(m, e, t, w.b.p, w.b.n);
 	e->row = (const uint8_t *)b->p;
 	e->row_len = (uint32_t)b->n;
 	e->folded = true;
+	if (q->n >= BEHIND)
+		entity_hash(m, q->e[q->n % BEHIND]);
+	q->e[q->n++ % BEHIND] = e;
 	return true;
+}
+
+static void load_waiting(struct model *m, struct waiting *q)
+{
+	for (unsigned i = q->n > BEHIND ? q->n - BEHIND : 0; i < q->n; i++)
+		entity_hash(m, q->e[i % BEHIND]);
 }
 
 static bool load_entry(struct model *m, enum table t, const struct bytes *b)
@@ -481,9 +505,12 @@ static void load_ended(struct model *m)
 	free(list);
 }
 
+#define ROW_BYTES 128u /* of an entity, about */
+
 bool model_load(struct model *m, const uint8_t *p, size_t n)
 {
 	model_observer quiet = m->observe;
+	struct waiting waiting = { .n = 0 };
 	struct wire w;
 	size_t pos = 0;
 	int r;
@@ -492,10 +519,12 @@ bool model_load(struct model *m, const uint8_t *p, size_t n)
 	while ((r = wire_next(p, n, &pos, &w)) > 0) {
 		bool good = true;
 
-		if (w.type == 2 && w.field == STATE_LAYOUT)
+		if (w.type == 2 && w.field == STATE_LAYOUT) {
 			good = m->handed = layout_unpack(m, (const uint8_t *)w.b.p, w.b.n);
-		else if (m->handed && w.type == 2 && w.field >= 2 && w.field <= 8)
-			good = load_row(m, (enum table)(w.field - 1), &w.b);
+			model_expect(m, n / ROW_BYTES);
+		}
+		if (m->handed && w.type == 2 && w.field >= 2 && w.field <= 8)
+			good = load_row(m, (enum table)(w.field - 1), &w.b, &waiting);
 		else if (w.type == 2 && w.field >= 2 && w.field <= 8)
 			good = load_entry(m, (enum table)(w.field - 1), &w.b);
 		else if (w.type == 2 && w.field == 10)
@@ -509,7 +538,9 @@ bool model_load(struct model *m, const uint8_t *p, size_t n)
 			break;
 		}
 	}
+	load_waiting(m, &waiting);
 	m->observe = quiet;
-	load_ended(m);
+	if (!m->handed)
+		load_ended(m);
 	return r == 0;
 }

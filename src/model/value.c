@@ -157,10 +157,12 @@ void value_set(struct value *o, const char *name, size_t n, bool literal, struct
 	o->pairs[o->n++] = (struct pair){ name, (uint32_t)n, literal, v };
 }
 
-void value_unset(struct value *o, const char *name)
+void value_unset(struct value *o, const char *name) { value_unset_n(o, name, strlen(name)); }
+
+void value_unset_n(struct value *o, const char *name, size_t n)
 {
 	for (uint32_t i = 0; o->type == VALUE_OBJECT && i < o->n; i++) {
-		if (strcmp(o->pairs[i].name, name))
+		if (o->pairs[i].name_len != n || memcmp(o->pairs[i].name, name, n))
 			continue;
 		if (!o->pairs[i].literal)
 			free((char *)o->pairs[i].name);
@@ -249,6 +251,22 @@ void pack_end(struct buf *b, size_t mark)
 		b->len += extra;
 	}
 	varint_put(b->data + mark - 1, n);
+}
+
+/* Room for any length: what may be hundreds of megabytes is not moved. */
+size_t pack_begin_large(struct buf *b, uint32_t field)
+{
+	pack_tag(b, field, 2);
+	buf_put(b, "\x80\x80\x80\x80\x00", 5);
+	return b->len;
+}
+
+void pack_end_large(struct buf *b, size_t mark)
+{
+	uint64_t n = b->len - mark;
+
+	for (int i = 0; i < 5; i++, n >>= 7)
+		b->data[mark - 5 + (size_t)i] = (uint8_t)((n & 0x7f) | (i < 4 ? 0x80 : 0));
 }
 
 void value_pack(const struct value *v, struct buf *out)

@@ -62,6 +62,7 @@ struct value *value_get_n(const struct value *object, const char *name, size_t n
  * value_push: no list) becomes one. */
 void value_set(struct value *object, const char *name, size_t n, bool literal, struct value v);
 void value_unset(struct value *object, const char *name);
+void value_unset_n(struct value *object, const char *name, size_t n);
 void value_push(struct value *list, struct value v);
 void value_shift(struct value *list, uint32_t count);
 
@@ -82,6 +83,9 @@ void pack_bytes(struct buf *b, uint32_t field, const void *p, size_t n);
 /* A message field written in place: begin, write, end. */
 size_t pack_begin(struct buf *b, uint32_t field);
 void pack_end(struct buf *b, size_t mark);
+/* The same for what may be large, below 2^35 bytes. */
+size_t pack_begin_large(struct buf *b, uint32_t field);
+void pack_end_large(struct buf *b, size_t mark);
 
 #define VALUE_DEPTH 200u /* nesting that is read; deeper is damage */
 

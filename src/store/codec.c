@@ -56,6 +56,49 @@ bool codec_compress(const void *p, size_t n, struct buf *out)
 }
 #endif
 
+static int claims_too_much(size_t n, uint64_t raw_len)
+{
+	return fail(-EBADMSG, "a compressed payload of %zu bytes claims to hold %llu", n, (unsigned long long)raw_len);
+}
+
+static int not_what_it_says(void) { return fail(-EBADMSG, "a compressed payload does not hold what its record says"); }
+
+#if defined(HAVE_ISAL) && !defined(ZLIB_ALONE)
+int codec_decompress(const void *p, size_t n, uint64_t raw_len, struct buf *out)
+{
+	struct inflate_state *s;
+	uint64_t done = 0;
+	size_t left = n;
+	int r;
+
+	if (raw_len / RATIO_MAX > n)
+		return claims_too_much(n, raw_len);
+	s = xmalloc(sizeof *s);
+	isal_inflate_init(s);
+	s->crc_flag = ISAL_ZLIB;
+	s->next_in = (uint8_t *)p;
+	buf_room(out, raw_len + 1);
+	do {
+		uint32_t in = left > 1u << 30 ? 1u << 30 : (uint32_t)left, room = raw_len + 1 - done > 1u << 30 ? 1u << 30 : (uint32_t)(raw_len + 1 - done);
+
+		s->avail_in = in;
+		s->next_out = out->data + out->len + done;
+		s->avail_out = room;
+		r = isal_inflate(s);
+		left -= in - s->avail_in;
+		done += room - s->avail_out;
+		if (in == s->avail_in && room == s->avail_out)
+			break;
+	} while (r == ISAL_DECOMP_OK && done <= raw_len && s->block_state != ISAL_BLOCK_FINISH);
+	if (r != ISAL_DECOMP_OK || s->block_state != ISAL_BLOCK_FINISH || done != raw_len || left) {
+		free(s);
+		return not_what_it_says();
+	}
+	free(s);
+	out->len += raw_len;
+	return 0;
+}
+#else
 int codec_decompress(const void *p, size_t n, uint64_t raw_len, struct buf *out)
 {
 	z_stream s = { .next_in = (Bytef *)p };
@@ -63,7 +106,7 @@ int codec_decompress(const void *p, size_t n, uint64_t raw_len, struct buf *out)
 	int r;
 
 	if (raw_len / RATIO_MAX > n)
-		return fail(-EBADMSG, "a compressed payload of %zu bytes claims to hold %llu", n, (unsigned long long)raw_len);
+		return claims_too_much(n, raw_len);
 	if (inflateInit(&s) != Z_OK)
 		return -ENOMEM;
 	buf_room(out, raw_len + 1);
@@ -78,7 +121,8 @@ int codec_decompress(const void *p, size_t n, uint64_t raw_len, struct buf *out)
 	} while (r == Z_OK && done <= raw_len && (left || s.avail_out == 0));
 	inflateEnd(&s);
 	if (r != Z_STREAM_END || done != raw_len || left)
-		return fail(-EBADMSG, "a compressed payload does not hold what its record says");
+		return not_what_it_says();
 	out->len += raw_len;
 	return 0;
 }
+#endif
