@@ -183,7 +183,7 @@ static int free_from(struct importing *im, const char *id)
 static int store_one(struct importing *im, struct incoming *in, struct import_session *s, const char *id)
 {
 	_cleanup_free_ const char **tags = xcalloc(in->tags.type == VALUE_LIST ? in->tags.n + 1u : 1u, sizeof *tags);
-	struct handed_options o = { .id = id, .tags = tags, .type = in->type, .origin = ORIGIN_IMPORT, .time_ns = in->time_ns };
+	struct handed_options o = { .id = id, .tags = tags, .origin = ORIGIN_IMPORT, .time_ns = in->time_ns };
 	struct handed_snapshot h;
 	int r;
 
@@ -191,11 +191,12 @@ static int store_one(struct importing *im, struct incoming *in, struct import_se
 		tags[i] = in->tags.items[i].bytes;
 	o.foreign_id = is_own_id(in->id.bytes) ? NULL : in->id.bytes;
 	o.description = in->description.type == VALUE_STRING ? in->description.bytes : NULL;
-	if (im->o.overwrite)
-		o.type = SNAPSHOT_FULL; /* the one it would stand on may be replaced as well */
+	if (in->type == SNAPSHOT_FULL || im->o.overwrite) /* what it would stand on may be replaced as well */
+		o.type = SNAPSHOT_FULL;
 	r = handed_prepare(im->st->store, s->id, in->state, &o, &h);
 	if (r < 0)
 		return r;
+	h.m.type = in->type; /* an incremental may have its whole state and no base */
 	h.m.creation_ns = in->creation_ns ? in->creation_ns : h.m.creation_ns;
 	h.m.expires_ns = in->expires_ns;
 	h.m.lost = in->lost;

@@ -462,13 +462,15 @@ static void widen(struct number *n)
 	n->more = false;
 }
 
+static const bool numeric[256] = { ['0' ... '9'] = true, ['+'] = true, ['-'] = true, ['.'] = true, ['e'] = true, ['E'] = true };
+
 static int number(struct json_reader *r, struct value *ret)
 {
 	struct number n = { 0 };
 	size_t at = 0;
 
 	for (;;) {
-		while (r->p + at < r->end && strchr("0123456789+-.eE", r->p[at]) && r->p[at])
+		while (r->p + at < r->end && numeric[r->p[at]])
 			at++;
 		if (at > NUMBER_MAX)
 			return json_fail(r, "a number of more than %u characters", NUMBER_MAX);

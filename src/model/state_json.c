@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/err.h"
+#include "model/internal.h"
 
 /* ---- writing ---- */
 
@@ -21,13 +22,26 @@ static const char *entry_name(const void *arg, size_t i, size_t *ret_len)
 	return t->e[i]->key;
 }
 
+/* Looked at in passing: a large state does not stay unfolded. */
+static void write_row(const struct entity *e, unsigned flags, struct buf *out, uint64_t *rounded)
+{
+	struct entity copy = { .table = e->table };
+
+	entry_unpack(&copy, e->row, e->row_len);
+	json_write(&copy.value, flags, out, rounded);
+	value_done(&copy.value);
+}
+
 static void write_entry(const struct entity *e, bool follows, unsigned flags, struct buf *out, uint64_t *rounded)
 {
 	if (follows)
 		buf_byte(out, ',');
 	json_write_string(e->key, e->key_len, out);
 	buf_byte(out, ':');
-	json_write(entity_value(e), flags, out, rounded);
+	if (e->folded && entity_row(e))
+		write_row(e, flags, out, rounded);
+	else
+		json_write(entity_value(e), flags, out, rounded);
 }
 
 /* In the order in which JavaScript lists them; false: they are in it already. */
