@@ -326,6 +326,8 @@ static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const 
 	it->m.compressed = h->flags & RECORD_COMPRESSED;
 	it->m.expires_ns = i->expires_ns;
 	it->m.description = i->description.len ? text_of(&i->description, i->has_description) : no_text;
+	it->m.foreign_id = i->foreign_id.len ? text_of(&i->foreign_id, i->has_foreign_id) : no_text;
+	it->m.handed_in = i->handed_in;
 	it->described = stamp_of(h, at);
 	it->edited_ns = h->created_ns;
 	it->m.tags = no_tags;
@@ -464,6 +466,8 @@ static void item_free(struct item *it)
 		free((void *)it->m.tags);
 	if (it->m.description != no_text)
 		free((void *)it->m.description);
+	if (it->m.foreign_id != no_text)
+		free((void *)it->m.foreign_id);
 	free(it->kept);
 	free(it);
 }
@@ -493,9 +497,10 @@ void fold_forget(struct store *s, struct item *it)
 		discard(s, it->marks[i].tag);
 	discard(s, it->m.tags);
 	discard(s, it->m.description);
+	discard(s, it->m.foreign_id);
 	it->nmarks = 0;
 	it->m.tags = no_tags;
-	it->m.description = no_text;
+	it->m.description = it->m.foreign_id = no_text;
 	item_free(it);
 }
 

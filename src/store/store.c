@@ -297,6 +297,9 @@ static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, struc
 	i.expires_ns = m->expires_ns;
 	i.clock_step_ns = m->clock_step_ns;
 	i.description = bytes_of(m->description ? m->description : "");
+	i.has_foreign_id = m->foreign_id && m->foreign_id[0];
+	i.foreign_id = bytes_of(i.has_foreign_id ? m->foreign_id : "");
+	i.has_handed_in = i.handed_in = m->handed_in;
 	out->len += snaptrail__store__snapshot_info__pack(&i, buf_room(out, snaptrail__store__snapshot_info__get_packed_size(&i)));
 	free(i.tags);
 }
@@ -553,33 +556,68 @@ int store_snapshot_floor(struct store *s, const char *session_id, uint64_t t, si
 	return 0;
 }
 
-int store_snapshot_find(struct store *s, const char *prefix, struct snapshot_meta *ret, size_t *ret_i)
+/* How well a text names a snapshot. */
+enum naming { NAMES_NOT, NAMES_BY_PREFIX, NAMES_AS_FOREIGN, NAMES_WHOLE };
+
+static enum naming names(const struct item *it, const char *text, size_t n)
 {
-	size_t n = strlen(prefix), found = 0;
-	struct item *hit = NULL;
-	char candidates[200] = "";
+	if (n == STORE_ID_LEN && memcmp(it->m.id, text, n) == 0)
+		return NAMES_WHOLE;
+	if (n && strcmp(it->m.foreign_id, text) == 0)
+		return NAMES_AS_FOREIGN;
+	if (n >= 4 && (strncmp(it->m.id, text, n) == 0 || strncmp(it->m.foreign_id, text, n) == 0))
+		return NAMES_BY_PREFIX;
+	return NAMES_NOT;
+}
 
-	if (n < 4 || n > STORE_ID_LEN)
-		return fail(-ENOENT, "no snapshot \"%s\"", prefix);
-	enter(s);
-	for (size_t i = 0; i < s->nall; i++) {
-		struct item *it = s->all[i];
+struct named {
+	const char *text;
+	struct item *hit;
+	enum naming how;
+	size_t found;            /* that are named as well as that */
+	char candidates[300];
+};
 
-		if (it->deleted || memcmp(it->m.id, prefix, n))
-			continue;
-		if (found++ < 6)
-			snprintf(candidates + strlen(candidates), sizeof candidates - strlen(candidates), " %s", it->m.id);
-		hit = it;
+static void consider(struct named *w, struct item *it)
+{
+	enum naming how = names(it, w->text, strlen(w->text));
+	size_t used;
+
+	if (how == NAMES_NOT || how < w->how)
+		return;
+	if (how > w->how) {
+		w->found = 0;
+		w->candidates[0] = 0;
 	}
-	if (found == 1) {
-		*ret = hit->m;
+	w->how = how;
+	w->hit = it;
+	used = strlen(w->candidates);
+	if (w->found++ < 6)
+		snprintf(w->candidates + used, sizeof w->candidates - used, " %s", it->m.id);
+}
+
+int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i)
+{
+	struct named w = { .text = text };
+
+	enter(s);
+	for (size_t i = 0; i < s->nall; i++)
+		if (!s->all[i]->deleted && (session_id == NULL || strcmp(s->all[i]->m.session_id, session_id) == 0))
+			consider(&w, s->all[i]);
+	if (w.found == 1) {
+		*ret = w.hit->m;
 		if (ret_i)
-			*ret_i = fold_position(hit);
+			*ret_i = fold_position(w.hit);
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (found > 1)
-		return fail(-EMLINK, "\"%s\" is ambiguous:%s%s", prefix, candidates, found > 6 ? " ..." : "");
-	return found ? 0 : fail(-ENOENT, "no snapshot \"%s\"", prefix);
+	if (w.found > 1)
+		return fail(-EMLINK, "\"%s\" is ambiguous:%s%s", text, w.candidates, w.found > 6 ? " ..." : "");
+	return w.found ? 0 : fail(-ENOENT, "no snapshot \"%s\"", text);
+}
+
+int store_snapshot_find(struct store *s, const char *text, struct snapshot_meta *ret, size_t *ret_i)
+{
+	return store_snapshot_find_in(s, NULL, text, ret, ret_i);
 }
 
 size_t store_gap_count(struct store *s)

@@ -74,6 +74,8 @@ struct snapshot_meta {
 	bool compressed;
 	uint64_t expires_ns;              /* 0: never */
 	const char *description;          /* "" for none */
+	const char *foreign_id;           /* the id it had where it was imported from; "" for none */
+	bool handed_in;                   /* a caller handed in its state; it was not recorded */
 	const char *const *tags;          /* NULL-terminated, sorted, never NULL */
 	size_t ntags;
 };
@@ -152,9 +154,12 @@ size_t store_snapshot_count(struct store *s, const char *session_id);
 int store_snapshot_at(struct store *s, const char *session_id, size_t i, struct snapshot_meta *ret);
 /* Position of the last snapshot with time_ns <= t, or -ENOENT: binary search. */
 int store_snapshot_floor(struct store *s, const char *session_id, uint64_t time_ns, size_t *ret_i);
-/* By id or unique prefix of 4 or more characters: -ENOENT, -EMLINK (the
- * candidates are in the detail). */
-int store_snapshot_find(struct store *s, const char *id_or_prefix, struct snapshot_meta *ret, size_t *ret_i);
+/* By its id, its foreign id, or a prefix of 4 or more characters that fits no
+ * other snapshot of the session (NULL: of all).  A whole id wins over a whole
+ * foreign id, and that over prefixes.  ret_i, which may be NULL: its position in its
+ * session.  -ENOENT, -EMLINK (the candidates are in the detail). */
+int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i);
+int store_snapshot_find(struct store *s, const char *text, struct snapshot_meta *ret, size_t *ret_i);
 size_t store_gap_count(struct store *s);
 int store_gap_at(struct store *s, size_t i, struct gap_meta *ret);
 
