@@ -159,6 +159,8 @@ void store_close(struct store *s)
 {
 	if (s == NULL)
 		return;
+	if (s->batch)
+		batch_end(s, false);
 	if (!s->in_memory && !s->o.read_only && !s->unread)
 		index_save(s);
 	for (size_t i = 0; i < s->nsegments; i++)
@@ -217,6 +219,8 @@ static int put_record(struct store *s, struct record_header *h, const struct buf
 		return fail(-EINVAL, "%zu bytes of tags and texts are more than a record takes", meta->len);
 	h->created_ns = now > h->created_ns ? now : h->created_ns; /* never before what it follows */
 	h->meta_len = (uint32_t)meta->len;
+	if (s->batch)
+		return batch_put(s, h, meta, payload);
 	if (s->in_memory) {
 		fold_record(s, NO_SEGMENT, 0, h, meta);
 		return 0;
@@ -329,8 +333,10 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 	pthread_mutex_lock(&s->lock);
 	run = fold_session(s, h.session_id, false);
 	h.seq = run ? run->next_seq : 1;
+	if (s->batch)
+		h.seq = batch_sequence(s, h.session_id, h.seq);
 	r = put_record(s, &h, &meta, payload, !(flags & STORE_SYNC_LATER));
-	it = r == 0 ? fold_item(s, h.id) : NULL;
+	it = r == 0 && s->batch == NULL ? fold_item(s, h.id) : NULL;
 	if (it && s->tiers[0])
 		s->tiers[0]->put(s, it, payload, h.payload_len);
 	pthread_mutex_unlock(&s->lock);
@@ -429,6 +435,28 @@ int store_note_deleted(struct store *s, const char *id)
 
 	e.has_deleted = e.deleted = 1;
 	return put_edit(s, id, &e);
+}
+
+int store_batch_begin(struct store *s)
+{
+	int r;
+
+	enter(s);
+	r = s->in_memory || s->batch ? 0 : my_segment(s);
+	if (r == 0)
+		r = batch_begin(s);
+	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
+int store_batch_end(struct store *s, bool keep)
+{
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	r = batch_end(s, keep);
+	pthread_mutex_unlock(&s->lock);
+	return r;
 }
 
 int store_sync(struct store *s)

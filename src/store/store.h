@@ -137,6 +137,14 @@ int store_note_gap(struct store *s, const struct gap_meta *g);
 int store_note_tags(struct store *s, const char *id, const char *const *add, const char *const *remove);
 int store_note_description(struct store *s, const char *id, const char *text);
 int store_note_deleted(struct store *s, const char *id);
+/* All that this handle appends between counts together or not at all, for every
+ * reader, after a kill -9 and after a loss of power: store_batch_end() writes the last
+ * record and syncs (unless fsync is never).  Until then nobody sees any of it, this handle
+ * neither, so a snapshot of the batch takes its tags along and cannot be edited
+ * before the end.  With keep false, and when any of it failed, nothing of it was
+ * ever there.  Batches do not nest: -EINVAL.  store_close() undoes an open one. */
+int store_batch_begin(struct store *s);
+int store_batch_end(struct store *s, bool keep);
 /* fdatasync of the segment and fsync of its folder. */
 int store_sync(struct store *s);
 
