@@ -519,25 +519,10 @@ static void importing_done(struct importing *im)
 	transfer_close(&im->source);
 }
 
-/* TODO(batch): store_batch_begin() and store_batch_end(keep) go here, so that a
- * full disk or a kill leaves nothing behind either. */
-static int begin(struct snaptrail *st)
-{
-	(void)st;
-	return 0;
-}
-
-static int end(struct snaptrail *st, int r)
-{
-	int synced = store_sync(st->store);
-
-	return r < 0 ? r : synced;
-}
-
 int snaptrail_import(struct snaptrail *st, const struct snaptrail_import_options *o, struct snaptrail_import_result *ret)
 {
 	struct importing im = { .st = st, .result = ret };
-	int r;
+	int r, synced;
 	HOLD(st);
 
 	*ret = (struct snaptrail_import_result){ 0 };
@@ -547,9 +532,12 @@ int snaptrail_import(struct snaptrail *st, const struct snaptrail_import_options
 	im.source.read = im.o.read;
 	im.source.arg = im.o.arg;
 	worker_wait(st);
-	r = begin(st);
-	if (r == 0)
-		r = end(st, import_all(&im));
+	r = store_batch_begin(st->store); /* a full disk or a kill leaves nothing behind either */
+	if (r == 0) {
+		r = import_all(&im);
+		synced = store_batch_end(st->store, r == 0);
+		r = r < 0 ? r : synced;
+	}
 	importing_done(&im);
 	hot_forget(st); /* what was replaced */
 	if (r < 0) {
