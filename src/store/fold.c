@@ -131,7 +131,7 @@ static void fold_run(struct store *s, uint64_t at, const struct record_header *h
 }
 
 /* By (time_ns, seq), and by id where two writers took the same. */
-static int compare(const struct item *a, const struct item *b)
+int fold_compare(const struct item *a, const struct item *b)
 {
 	if (a->m.time_ns != b->m.time_ns)
 		return a->m.time_ns < b->m.time_ns ? -1 : 1;
@@ -140,7 +140,7 @@ static int compare(const struct item *a, const struct item *b)
 	return memcmp(a->m.id, b->m.id, 16);
 }
 
-static int in_sequence(const void *a, const void *b) { return compare(*(struct item *const *)a, *(struct item *const *)b); }
+int fold_in_sequence(const void *a, const void *b) { return fold_compare(*(struct item *const *)a, *(struct item *const *)b); }
 
 size_t fold_position(const struct item *it)
 {
@@ -150,7 +150,7 @@ size_t fold_position(const struct item *it)
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
 
-		if (compare(r->items[mid], it) < 0)
+		if (fold_compare(r->items[mid], it) < 0)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -172,8 +172,9 @@ void fold_settle(struct store *s)
 				r->items[n++] = r->items[i];
 		r->count = n;
 		if (n)
-			qsort(r->items, n, sizeof *r->items, in_sequence);
+			qsort(r->items, n, sizeof *r->items, fold_in_sequence);
 		r->unsettled = false;
+		r->reached = 0;
 	}
 }
 
@@ -186,11 +187,22 @@ struct item **fold_merged(struct store *s, size_t *ret_n)
 			if (!s->all[i]->deleted)
 				s->merged[s->nmerged++] = s->all[i];
 		if (s->nmerged)
-			qsort(s->merged, s->nmerged, sizeof *s->merged, in_sequence);
+			qsort(s->merged, s->nmerged, sizeof *s->merged, fold_in_sequence);
 		s->merged_stale = false;
 	}
 	*ret_n = s->nmerged;
 	return s->merged;
+}
+
+struct item **fold_items_of(struct store *s, const char *session_id, size_t *ret_n)
+{
+	struct run_session *r;
+
+	if (session_id == NULL && s->nsessions != 1)
+		return fold_merged(s, ret_n);
+	r = session_id == NULL ? s->sessions[0] : strlen(session_id) == STORE_ID_LEN ? fold_session(s, session_id, false) : NULL;
+	*ret_n = r ? r->count : 0;
+	return r ? r->items : NULL;
 }
 
 /* Nearly always at the end; late ones find their place from there. */
@@ -202,12 +214,14 @@ static void in_order(struct store *s, struct run_session *r, struct item *it)
 		r->cap = r->cap ? r->cap * 2 : 64;
 		r->items = xrealloc(r->items, r->cap * sizeof *r->items);
 	}
-	for (at = r->count; !s->bulk && at > 0 && compare(r->items[at - 1], it) > 0; at--)
+	for (at = r->count; !s->bulk && at > 0 && fold_compare(r->items[at - 1], it) > 0; at--)
 		r->items[at] = r->items[at - 1];
-	if (s->bulk && at > 0 && compare(r->items[at - 1], it) > 0)
+	if (s->bulk && at > 0 && fold_compare(r->items[at - 1], it) > 0)
 		r->unsettled = true;
 	r->items[at] = it;
 	r->count++;
+	if (r->reached > at)
+		r->reached = at;
 	s->merged_stale = true;
 }
 
@@ -230,6 +244,7 @@ static void show_tags(struct store *s, struct item *it)
 {
 	const char **tags = xcalloc(it->nmarks + 1, sizeof *tags);
 
+	search_forget_tags(s);
 	it->m.ntags = 0;
 	for (size_t i = 0; i < it->nmarks; i++)
 		if (it->marks[i].on)
@@ -349,6 +364,8 @@ static void take_out(struct store *s, struct item *it)
 	s->merged_stale = true;
 	r->m.snapshots--;
 	r->m.stored_bytes -= it->m.stored_bytes;
+	if (it->m.ntags)
+		search_forget_tags(s);
 	if (s->bulk) {
 		r->unsettled = true;
 		return;
@@ -357,6 +374,8 @@ static void take_out(struct store *s, struct item *it)
 
 	memmove(&r->items[i], &r->items[i + 1], (r->count - i - 1) * sizeof *r->items);
 	r->count--;
+	if (r->reached > i)
+		r->reached = i;
 }
 
 static void edit(struct store *s, struct item *it, const Snaptrail__Store__Edit *e, struct stamp said)
@@ -507,6 +526,7 @@ void fold_forget(struct store *s, struct item *it)
 void fold_free(struct store *s)
 {
 	fold_let_go(s);
+	search_forget_tags(s);
 	for (size_t i = 0; i < s->nall; i++)
 		item_free(s->all[i]);
 	for (size_t i = 0; i < s->nsessions; i++) {
@@ -518,6 +538,7 @@ void fold_free(struct store *s)
 		free((char *)r->m.boot_id);
 		free((char *)r->m.note);
 		free(r->items);
+		free(r->reach);
 		free(r);
 	}
 	for (size_t i = 0; i < s->ngaps; i++)

@@ -125,8 +125,7 @@ static int open_folder(struct store *s, const char *path)
 	return s->o.unread ? 0 : store_refresh(s);
 }
 
-/* The lock, with everything read that a writer has put off. */
-static void enter(struct store *s)
+void store_enter(struct store *s)
 {
 	if (__atomic_load_n(&s->unread, __ATOMIC_ACQUIRE))
 		store_refresh(s);
@@ -173,6 +172,8 @@ void store_close(struct store *s)
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
+
+void store_leave(struct store *s) { pthread_mutex_unlock(&s->lock); }
 
 const char *store_path(const struct store *s) { return s->in_memory ? NULL : s->path; }
 
@@ -379,7 +380,7 @@ static int put_edit(struct store *s, const char *id, Snaptrail__Store__Edit *e)
 	int r;
 
 	meta.len = snaptrail__store__edit__pack(e, buf_room(&meta, snaptrail__store__edit__get_packed_size(e)));
-	enter(s);
+	store_enter(s);
 	it = strlen(id) == STORE_ID_LEN ? fold_item(s, id) : NULL;
 	if (it && !it->deleted) {
 		memcpy(h.id, id, 16);
@@ -441,7 +442,7 @@ int store_batch_begin(struct store *s)
 {
 	int r;
 
-	enter(s);
+	store_enter(s);
 	r = s->in_memory || s->batch ? 0 : my_segment(s);
 	if (r == 0)
 		r = batch_begin(s);
@@ -476,7 +477,7 @@ size_t store_session_count(struct store *s)
 {
 	size_t n;
 
-	enter(s);
+	store_enter(s);
 	n = s->nsessions;
 	pthread_mutex_unlock(&s->lock);
 	return n;
@@ -493,7 +494,7 @@ int store_session_at(struct store *s, size_t i, struct session_meta *ret)
 {
 	int r = -ENOENT;
 
-	enter(s);
+	store_enter(s);
 	for (size_t k = 1; k < s->nsessions; k++) {
 		if (s->sessions[k - 1]->m.started_ns > s->sessions[k]->m.started_ns) {
 			qsort(s->sessions, s->nsessions, sizeof *s->sessions, earlier);
@@ -508,11 +509,23 @@ int store_session_at(struct store *s, size_t i, struct session_meta *ret)
 	return r;
 }
 
+int store_session_get(struct store *s, const char *id, struct session_meta *ret)
+{
+	struct run_session *r;
+
+	store_enter(s);
+	r = fold_session(s, id, false);
+	if (r)
+		*ret = r->m;
+	store_leave(s);
+	return r ? 0 : -ENOENT;
+}
+
 int store_session_find(struct store *s, const char *name, struct session_meta *ret)
 {
 	const struct run_session *first = NULL;
 
-	enter(s);
+	store_enter(s);
 	for (size_t i = 0; i < s->nsessions; i++)
 		if (strcmp(s->sessions[i]->m.name, name) == 0 && (first == NULL || s->sessions[i]->m.started_ns < first->m.started_ns))
 			first = s->sessions[i];
@@ -522,29 +535,12 @@ int store_session_find(struct store *s, const char *name, struct session_meta *r
 	return first ? 0 : fail(-ENOENT, "no session \"%s\"", name);
 }
 
-static struct run_session *run_of(struct store *s, const char *id)
-{
-	return id && strlen(id) == STORE_ID_LEN ? fold_session(s, id, false) : NULL;
-}
-
-/* A session's snapshots by time, or for NULL those of all. */
-static struct item **items_of(struct store *s, const char *session_id, size_t *ret_n)
-{
-	struct run_session *r;
-
-	if (session_id == NULL && s->nsessions != 1)
-		return fold_merged(s, ret_n);
-	r = session_id ? run_of(s, session_id) : s->sessions[0];
-	*ret_n = r ? r->count : 0;
-	return r ? r->items : NULL;
-}
-
 size_t store_snapshot_count(struct store *s, const char *session_id)
 {
 	size_t n;
 
-	enter(s);
-	items_of(s, session_id, &n);
+	store_enter(s);
+	fold_items_of(s, session_id, &n);
 	pthread_mutex_unlock(&s->lock);
 	return n;
 }
@@ -554,8 +550,8 @@ int store_snapshot_at(struct store *s, const char *session_id, size_t i, struct 
 	struct item **items;
 	size_t n;
 
-	enter(s);
-	items = items_of(s, session_id, &n);
+	store_enter(s);
+	items = fold_items_of(s, session_id, &n);
 	if (i < n)
 		*ret = items[i]->m;
 	pthread_mutex_unlock(&s->lock);
@@ -567,8 +563,8 @@ int store_snapshot_floor(struct store *s, const char *session_id, uint64_t t, si
 	struct item **items;
 	size_t lo = 0, hi;
 
-	enter(s);
-	items = items_of(s, session_id, &hi);
+	store_enter(s);
+	items = fold_items_of(s, session_id, &hi);
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
 
@@ -628,7 +624,7 @@ int store_snapshot_find_in(struct store *s, const char *session_id, const char *
 {
 	struct named w = { .text = text };
 
-	enter(s);
+	store_enter(s);
 	for (size_t i = 0; i < s->nall; i++)
 		if (!s->all[i]->deleted && (session_id == NULL || strcmp(s->all[i]->m.session_id, session_id) == 0))
 			consider(&w, s->all[i]);
@@ -652,7 +648,7 @@ size_t store_gap_count(struct store *s)
 {
 	size_t n;
 
-	enter(s);
+	store_enter(s);
 	n = s->ngaps;
 	pthread_mutex_unlock(&s->lock);
 	return n;
@@ -662,7 +658,7 @@ int store_gap_at(struct store *s, size_t i, struct gap_meta *ret)
 {
 	int r = -ENOENT;
 
-	enter(s);
+	store_enter(s);
 	if (i < s->ngaps) {
 		*ret = s->gaps[i];
 		r = 0;
@@ -679,7 +675,7 @@ int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
 	uint64_t raw_len = 0;
 	int r = -ENOENT;
 
-	enter(s);
+	store_enter(s);
 	it = fold_item(s, m->id);
 	if (it) {
 		packed = it->h.flags & RECORD_COMPRESSED;
@@ -703,7 +699,7 @@ int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
 
 void store_get_stats(struct store *s, struct store_stats *r)
 {
-	enter(s);
+	store_enter(s);
 	*r = (struct store_stats){ .segments = s->nsegments, .memory_bytes = s->memory_bytes, .memory_items = s->memory_items,
 				   .memory_hits = s->hits, .memory_misses = s->misses, .memory_evicted = s->evicted,
 				   .damaged_segments = s->damaged };

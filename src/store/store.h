@@ -153,6 +153,8 @@ int store_sync(struct store *s);
 /* Sessions in order of start; i from 0. -ENOENT past the last. */
 size_t store_session_count(struct store *s);
 int store_session_at(struct store *s, size_t i, struct session_meta *ret);
+/* By its id of STORE_ID_LEN. */
+int store_session_get(struct store *s, const char *id, struct session_meta *ret);
 /* By name. */
 int store_session_find(struct store *s, const char *name, struct session_meta *ret);
 
@@ -162,12 +164,31 @@ size_t store_snapshot_count(struct store *s, const char *session_id);
 int store_snapshot_at(struct store *s, const char *session_id, size_t i, struct snapshot_meta *ret);
 /* Position of the last snapshot with time_ns <= t, or -ENOENT: binary search. */
 int store_snapshot_floor(struct store *s, const char *session_id, uint64_t time_ns, size_t *ret_i);
+/* Position of the last full one with time_ns <= t, or -ENOENT: binary search. */
+int store_full_floor(struct store *s, const char *session_id, uint64_t time_ns, size_t *ret_i);
+/* The sum of the changes of those before position i. */
+uint64_t store_changes_before(struct store *s, const char *session_id, size_t i);
 /* By its id, its foreign id, or a prefix of 4 or more characters that fits no
  * other snapshot of the session (NULL: of all).  A whole id wins over a whole
  * foreign id, and that over prefixes.  ret_i, which may be NULL: its position in its
  * session.  -ENOENT, -EMLINK (the candidates are in the detail). */
 int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i);
 int store_snapshot_find(struct store *s, const char *text, struct snapshot_meta *ret, size_t *ret_i);
+struct store_search {
+	const char *session_id;           /* NULL: of all */
+	const char *const *all, *const *any, *const *none; /* tags; NULL-terminated or NULL */
+	uint64_t since_ns, until_ns;      /* since <= time < until; 0: open */
+	int type;                         /* 0: any */
+	enum { STORE_BY_TIME, STORE_BY_SIZE, STORE_BY_TAGS } sort; /* equal ones by time */
+	bool reverse;
+	size_t offset;
+	bool limited;
+	size_t limit;
+};
+/* Calls back for each that matches, without the store's lock; a nonzero result ends
+ * it.  Returns how many were handed over, or that result.  By time it streams, by
+ * size or tags it gathers all first. */
+int64_t store_search(struct store *s, const struct store_search *q, int (*each)(void *arg, const struct snapshot_meta *m), void *arg);
 size_t store_gap_count(struct store *s);
 int store_gap_at(struct store *s, size_t i, struct gap_meta *ret);
 
