@@ -307,14 +307,9 @@ static void remember(struct store *s, struct item *it)
 
 struct item *fold_item(struct store *s, const char id[16]) { return s->nslots ? s->slots[slot_of(s, id)] : NULL; }
 
-static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta)
+/* What the record says of it, but for tags and texts. */
+static void read_info(struct item *it, uint32_t segment, uint64_t at, const struct record_header *h, const Snaptrail__Store__SnapshotInfo *i)
 {
-	Snaptrail__Store__SnapshotInfo *i;
-	struct item *it;
-
-	if (fold_item(s, h->id) || (i = snaptrail__store__snapshot_info__unpack(NULL, meta->len, meta->data)) == NULL)
-		return;
-	it = xcalloc(1, sizeof *it);
 	it->h = *h;
 	it->segment = segment;
 	it->at = at;
@@ -340,21 +335,72 @@ static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const 
 	it->m.crc = i->has_payload_crc ? i->payload_crc : h->crc;
 	it->m.compressed = h->flags & RECORD_COMPRESSED;
 	it->m.expires_ns = i->expires_ns;
+	it->m.handed_in = i->handed_in;
+}
+
+static void read_tags(struct store *s, struct item *it, const Snaptrail__Store__SnapshotInfo *i, struct stamp said)
+{
+	for (size_t k = 0; k < i->n_tags; k++)
+		mark(it, &i->tags[k], true, said);
+	if (i->n_tags)
+		show_tags(s, it);
+}
+
+static void new_snapshot(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const Snaptrail__Store__SnapshotInfo *i)
+{
+	struct item *it = xcalloc(1, sizeof *it);
+
+	read_info(it, segment, at, h, i);
 	it->m.description = i->description.len ? text_of(&i->description, i->has_description) : no_text;
 	it->m.foreign_id = i->foreign_id.len ? text_of(&i->foreign_id, i->has_foreign_id) : no_text;
-	it->m.handed_in = i->handed_in;
 	it->described = stamp_of(h, at);
 	it->edited_ns = h->created_ns;
 	it->m.tags = no_tags;
-	for (size_t k = 0; k < i->n_tags; k++)
-		mark(it, &i->tags[k], true, it->described);
-	if (i->n_tags)
-		show_tags(s, it);
-	snaptrail__store__snapshot_info__free_unpacked(i, NULL);
+	read_tags(s, it, i, it->described);
 	it->session = fold_session(s, h->session_id, true);
 	in_order(s, it->session, it);
 	count_in(it->session, it);
 	remember(s, it);
+}
+
+/* The later record of a snapshot counts: it was written again, or in another
+ * form.  Where it stands among the others never changes. */
+static void same_snapshot(struct store *s, struct item *it, uint32_t segment, uint64_t at, const struct record_header *h,
+			  const Snaptrail__Store__SnapshotInfo *i)
+{
+	struct stamp said = stamp_of(h, at);
+	struct run_session *r = it->session;
+
+	if (it->deleted || h->time_ns != it->m.time_ns || h->seq != it->m.seq || memcmp(h->session_id, it->m.session_id, 16))
+		return;
+	read_tags(s, it, i, said);
+	if (i->has_description && later(said, it->described)) {
+		replace(s, &it->m.description, text_of(&i->description, true));
+		it->described = said;
+	}
+	if (h->created_ns > it->edited_ns)
+		it->edited_ns = h->created_ns;
+	if (!later(said, stamp_of(&it->h, it->at)))
+		return;
+	r->m.stored_bytes += h->payload_len - it->m.stored_bytes;
+	r->m.changes += i->changes - it->m.changes;
+	r->m.coalesced += i->coalesced - it->m.coalesced;
+	tier_memory.drop(s, it);
+	read_info(it, segment, at, h, i);
+	r->reached = 0;
+}
+
+static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta)
+{
+	Snaptrail__Store__SnapshotInfo *i = snaptrail__store__snapshot_info__unpack(NULL, meta->len, meta->data);
+	struct item *it = fold_item(s, h->id);
+
+	if (i && it)
+		same_snapshot(s, it, segment, at, h, i);
+	else if (i)
+		new_snapshot(s, segment, at, h, i);
+	if (i)
+		snaptrail__store__snapshot_info__free_unpacked(i, NULL);
 }
 
 static void take_out(struct store *s, struct item *it)
@@ -394,6 +440,8 @@ static void edit(struct store *s, struct item *it, const Snaptrail__Store__Edit 
 		it->edited_ns = said.created_ns;
 	if (e->has_deleted && e->deleted) {
 		it->deleted = true;
+		it->session->m.changes -= it->m.changes;
+		it->session->m.coalesced -= it->m.coalesced;
 		take_out(s, it);
 		tier_memory.drop(s, it);
 	}

@@ -50,6 +50,7 @@ struct item {
 	uint32_t segment;           /* index, UINT32_MAX: in memory alone */
 	uint64_t at;
 	bool deleted;
+	bool going;                 /* being deleted, under the lock */
 	size_t place;               /* in store.all */
 	struct tag_mark *marks;     /* every tag that was ever put on or taken off */
 	size_t nmarks;
@@ -130,6 +131,11 @@ struct item **fold_merged(struct store *s, size_t *ret_n);
 /* The lock, with everything read that a writer has put off; and out. */
 void store_enter(struct store *s);
 void store_leave(struct store *s);
+/* Parts of a batch, which is open: a snapshot in a new form, a gap, a deletion. */
+int store_batch_open(struct store *s);
+int store_put_again(struct store *s, const struct item *it, const struct snapshot_meta *m, const void *payload, size_t len);
+int store_put_gap(struct store *s, const struct gap_meta *g);
+int store_put_deletion(struct store *s, const char *id);
 /* By (time_ns, seq, id); and for qsort of pointers. */
 int fold_compare(const struct item *a, const struct item *b);
 int fold_in_sequence(const void *a, const void *b);

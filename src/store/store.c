@@ -309,6 +309,34 @@ static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, struc
 	free(i.tags);
 }
 
+/* As it is stored: compressed by policy where that makes it smaller. */
+static const void *pack_payload(const struct store *s, struct record_header *h, const void *p, unsigned flags, struct buf *packed)
+{
+	if (!((flags & STORE_COMPRESS) || (s->o.compress && h->raw_len >= s->o.compress_threshold_bytes)) ||
+	    !codec_compress(p, h->raw_len, packed))
+		return p;
+	h->flags = RECORD_COMPRESSED;
+	h->payload_len = packed->len;
+	return packed->data;
+}
+
+int store_put_again(struct store *s, const struct item *it, const struct snapshot_meta *m, const void *payload, size_t len)
+{
+	_cleanup_buf_ struct buf packed = BUF_INIT, meta = BUF_INIT;
+	struct record_header h = { .type = RECORD_SNAPSHOT, .raw_len = len, .payload_len = len, .time_ns = it->m.time_ns,
+				   .since_ns = m->since_ns, .seq = it->m.seq, .created_ns = it->edited_ns + 1 };
+	struct snapshot_meta now = *m;
+
+	now.tags = it->m.tags;
+	now.description = it->m.description;
+	payload = pack_payload(s, &h, payload, 0, &packed);
+	pack_info(&now, crc32c(0, payload, h.payload_len), &meta);
+	memcpy(h.id, it->m.id, 16);
+	memcpy(h.base_id, m->base_id, 16);
+	memcpy(h.session_id, it->m.session_id, 16);
+	return put_record(s, &h, &meta, payload, false);
+}
+
 int store_append(struct store *s, struct snapshot_meta *m, const void *payload, size_t len, unsigned flags)
 {
 	_cleanup_buf_ struct buf packed = BUF_INIT, meta = BUF_INIT;
@@ -321,11 +349,7 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 
 	if (strlen(m->id) != STORE_ID_LEN || strlen(m->session_id) != STORE_ID_LEN)
 		return fail(-EINVAL, "a snapshot needs an id and its session's");
-	if (((flags & STORE_COMPRESS) || (s->o.compress && len >= s->o.compress_threshold_bytes)) && codec_compress(payload, len, &packed)) {
-		h.flags = RECORD_COMPRESSED;
-		h.payload_len = packed.len;
-		payload = packed.data;
-	}
+	payload = pack_payload(s, &h, payload, flags, &packed);
 	crc = crc32c(0, payload, h.payload_len);
 	pack_info(m, crc, &meta);
 	memcpy(h.id, m->id, 16);
@@ -352,12 +376,11 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 	return 0;
 }
 
-int store_note_gap(struct store *s, const struct gap_meta *g)
+int store_put_gap(struct store *s, const struct gap_meta *g)
 {
 	Snaptrail__Store__GapInfo i = SNAPTRAIL__STORE__GAP_INFO__INIT;
 	_cleanup_buf_ struct buf meta = BUF_INIT;
 	struct record_header h = { .type = RECORD_GAP, .time_ns = g->to_ns, .since_ns = g->from_ns };
-	int r;
 
 	i.has_from_ns = i.has_to_ns = i.has_lost = i.has_cause = 1;
 	i.from_ns = g->from_ns;
@@ -366,31 +389,42 @@ int store_note_gap(struct store *s, const struct gap_meta *g)
 	i.cause = bytes_of(g->cause);
 	meta.len = snaptrail__store__gap_info__pack(&i, buf_room(&meta, snaptrail__store__gap_info__get_packed_size(&i)));
 	memcpy(h.session_id, g->session_id, 16);
+	return put_record(s, &h, &meta, NULL, false);
+}
+
+int store_note_gap(struct store *s, const struct gap_meta *g)
+{
+	int r;
+
 	pthread_mutex_lock(&s->lock);
-	r = put_record(s, &h, &meta, NULL, false);
+	r = store_put_gap(s, g);
 	pthread_mutex_unlock(&s->lock);
 	return r;
 }
 
-static int put_edit(struct store *s, const char *id, Snaptrail__Store__Edit *e)
+/* Under the lock. */
+static int put_edit_locked(struct store *s, const char *id, const Snaptrail__Store__Edit *e)
 {
 	_cleanup_buf_ struct buf meta = BUF_INIT;
 	struct record_header h = { .type = RECORD_EDIT };
-	struct item *it;
+	struct item *it = strlen(id) == STORE_ID_LEN ? fold_item(s, id) : NULL;
+
+	if (it == NULL || it->deleted)
+		return fail(-ENOENT, "no snapshot %s", id);
+	meta.len = snaptrail__store__edit__pack(e, buf_room(&meta, snaptrail__store__edit__get_packed_size(e)));
+	memcpy(h.id, id, 16);
+	memcpy(h.session_id, it->m.session_id, 16);
+	h.created_ns = it->edited_ns + 1;
+	return put_record(s, &h, &meta, NULL, true);
+}
+
+static int put_edit(struct store *s, const char *id, const Snaptrail__Store__Edit *e)
+{
 	int r;
 
-	meta.len = snaptrail__store__edit__pack(e, buf_room(&meta, snaptrail__store__edit__get_packed_size(e)));
 	store_enter(s);
-	it = strlen(id) == STORE_ID_LEN ? fold_item(s, id) : NULL;
-	if (it && !it->deleted) {
-		memcpy(h.id, id, 16);
-		memcpy(h.session_id, it->m.session_id, 16);
-		h.created_ns = it->edited_ns + 1;
-		r = put_record(s, &h, &meta, NULL, true);
-	} else {
-		r = fail(-ENOENT, "no snapshot %s", id);
-	}
-	pthread_mutex_unlock(&s->lock);
+	r = put_edit_locked(s, id, e);
+	store_leave(s);
 	return r;
 }
 
@@ -430,6 +464,14 @@ int store_note_description(struct store *s, const char *id, const char *text)
 	return put_edit(s, id, &e);
 }
 
+int store_put_deletion(struct store *s, const char *id)
+{
+	Snaptrail__Store__Edit e = SNAPTRAIL__STORE__EDIT__INIT;
+
+	e.has_deleted = e.deleted = 1;
+	return put_edit_locked(s, id, &e);
+}
+
 int store_note_deleted(struct store *s, const char *id)
 {
 	Snaptrail__Store__Edit e = SNAPTRAIL__STORE__EDIT__INIT;
@@ -438,15 +480,20 @@ int store_note_deleted(struct store *s, const char *id)
 	return put_edit(s, id, &e);
 }
 
+int store_batch_open(struct store *s)
+{
+	int r = s->in_memory || s->batch ? 0 : my_segment(s);
+
+	return r < 0 ? r : batch_begin(s);
+}
+
 int store_batch_begin(struct store *s)
 {
 	int r;
 
 	store_enter(s);
-	r = s->in_memory || s->batch ? 0 : my_segment(s);
-	if (r == 0)
-		r = batch_begin(s);
-	pthread_mutex_unlock(&s->lock);
+	r = store_batch_open(s);
+	store_leave(s);
 	return r;
 }
 

@@ -137,6 +137,18 @@ int store_note_gap(struct store *s, const struct gap_meta *g);
 int store_note_tags(struct store *s, const char *id, const char *const *add, const char *const *remove);
 int store_note_description(struct store *s, const char *id, const char *text);
 int store_note_deleted(struct store *s, const char *id);
+struct store_folding {
+	/* Appends the payload of a full snapshot of m's instant and state.  Called
+	 * without the store's lock; may read the store. */
+	int (*full)(void *arg, const struct snapshot_meta *m, struct buf *out);
+	void *arg;
+};
+/* Deletes for good, all or nothing, durable.  What stands on them takes their
+ * changes over or becomes full, and keeps id, tags, description, instant, origin
+ * and seq; where a recording has a hole now, a gap with cause "deleted" says so.
+ * -ENOENT for an unknown id; -EBUSY for the newest of a session that is being
+ * recorded; -EINVAL when one must become full and `folding` (NULL: none) cannot. */
+int store_delete(struct store *s, const char *const *ids, size_t n, const struct store_folding *folding, uint64_t *ret_deleted);
 /* All that this handle appends between counts together or not at all, for every
  * reader, after a kill -9 and after a loss of power: store_batch_end() writes the last
  * record and syncs (unless fsync is never).  Until then nobody sees any of it, this handle
