@@ -236,83 +236,44 @@ void snapshot_public(struct snaptrail *st, const struct snapshot_meta *m, struct
 												      : m->base_id);
 	}
 	snprintf(ret->checksum, sizeof ret->checksum, "%08x", m->crc);
-	for (size_t i = 0; store_session_at(st->store, i, &s) == 0; i++)
-		if (strcmp(s.id, m->session_id) == 0)
-			ret->session = s.name;
+	if (store_session_get(st->store, m->session_id, &s) == 0)
+		ret->session = s.name;
 }
 
-static bool has_tag(const struct snapshot_meta *m, const char *tag)
+/* What of the matches is wanted: all are counted. */
+struct listing {
+	struct snaptrail *st;
+	const struct snaptrail_query *q;
+	int (*each)(void *arg, const struct snaptrail_snapshot *s);
+	void *arg;
+	size_t n;
+};
+
+static int list_one(void *arg, const struct snapshot_meta *m)
 {
-	for (size_t i = 0; i < m->ntags; i++)
-		if (strcmp(m->tags[i], tag) == 0)
-			return true;
-	return false;
+	struct listing *l = arg;
+	const struct snaptrail_query *q = l->q;
+	struct snaptrail_snapshot p;
+	size_t i = l->n++;
+
+	if (l->each == NULL || i < q->offset || (q->limited && i - q->offset >= q->limit))
+		return 0;
+	snapshot_public(l->st, m, &p);
+	return l->each(l->arg, &p);
 }
 
-static bool tags_match(const struct snapshot_meta *m, const struct snaptrail_query *q)
+static int type_of(const char *name)
 {
-	bool any = q->tags_any == NULL || q->tags_any[0] == NULL;
-
-	for (size_t i = 0; q->tags_all && q->tags_all[i]; i++)
-		if (!has_tag(m, q->tags_all[i]))
-			return false;
-	for (size_t i = 0; q->tags_none && q->tags_none[i]; i++)
-		if (has_tag(m, q->tags_none[i]))
-			return false;
-	for (size_t i = 0; q->tags_any && q->tags_any[i]; i++)
-		any = any || has_tag(m, q->tags_any[i]);
-	return any;
-}
-
-static bool matches(const struct snapshot_meta *m, const struct snaptrail_query *q)
-{
-	return m->time_ns >= q->since_ns && (q->until_ns == 0 || m->time_ns < q->until_ns) &&
-	       (q->type == NULL || strcmp(snapshot_type_name(m->type), q->type) == 0) && tags_match(m, q);
-}
-
-static int compare_tags(const struct snapshot_meta *a, const struct snapshot_meta *b)
-{
-	size_t i = 0;
-
-	while (i < a->ntags && i < b->ntags) {
-		int c = strcmp(a->tags[i], b->tags[i]);
-
-		if (c)
-			return c;
-		i++;
-	}
-	return a->ntags < b->ntags ? -1 : a->ntags > b->ntags;
-}
-
-static int by_instant(const void *x, const void *y)
-{
-	const struct snapshot_meta *a = x, *b = y;
-
-	if (a->time_ns != b->time_ns)
-		return a->time_ns < b->time_ns ? -1 : 1;
-	return a->seq < b->seq ? -1 : a->seq > b->seq;
-}
-
-static int by_size(const void *x, const void *y)
-{
-	const struct snapshot_meta *a = x, *b = y;
-
-	return a->size_bytes != b->size_bytes ? (a->size_bytes < b->size_bytes ? -1 : 1) : by_instant(x, y);
-}
-
-static int by_tags(const void *x, const void *y)
-{
-	int c = compare_tags(x, y);
-
-	return c ? c : by_instant(x, y);
+	return name == NULL ? 0 : strcmp(name, "full") == 0 ? SNAPSHOT_FULL : strcmp(name, "incremental") == 0 ? SNAPSHOT_INCREMENTAL : -1;
 }
 
 int64_t snaptrail_list(struct snaptrail *st, const struct snaptrail_query *q,
 		       int (*each)(void *arg, const struct snaptrail_snapshot *s), void *arg)
 {
+	struct listing l = { st, q, each, arg, 0 };
+	struct store_search search = { .all = q->tags_all, .any = q->tags_any, .none = q->tags_none, .since_ns = q->since_ns,
+				       .until_ns = q->until_ns, .type = type_of(q->type), .reverse = q->reverse };
 	struct session_meta s = { 0 };
-	struct snapshot_meta *hits = NULL;
-	size_t n = 0, count;
 	int r;
 	int64_t result;
 	HOLD(st);
@@ -321,25 +282,9 @@ int64_t snaptrail_list(struct snaptrail *st, const struct snaptrail_query *q,
 	r = q->all_sessions ? 0 : session_meant(st, q->session, &s);
 	if (r < 0)
 		return r;
-	count = store_snapshot_count(st->store, q->all_sessions ? NULL : s.id);
-	hits = xcalloc(count, sizeof *hits);
-	for (size_t i = 0; i < count; i++)
-		if (store_snapshot_at(st->store, q->all_sessions ? NULL : s.id, i, &hits[n]) == 0 && matches(&hits[n], q))
-			n++;
-	qsort(hits, n, sizeof *hits, q->sort == SNAPTRAIL_BY_SIZE ? by_size : q->sort == SNAPTRAIL_BY_TAGS ? by_tags : by_instant);
-	result = (int64_t)n;
-	for (size_t i = q->offset; i < n && !(q->limited && i - q->offset >= q->limit); i++) {
-		struct snaptrail_snapshot p;
-		int stop;
-
-		snapshot_public(st, &hits[q->reverse ? n - 1 - i : i], &p);
-		stop = each ? each(arg, &p) : 0;
-		if (stop) {
-			result = stop;
-			break;
-		}
-	}
-	free(hits);
+	search.session_id = q->all_sessions ? NULL : s.id;
+	search.sort = q->sort == SNAPTRAIL_BY_SIZE ? STORE_BY_SIZE : q->sort == SNAPTRAIL_BY_TAGS ? STORE_BY_TAGS : STORE_BY_TIME;
+	result = store_search(st->store, &search, list_one, &l);
 	return result;
 }
 
@@ -411,9 +356,8 @@ int snaptrail_gap_at(struct snaptrail *st, size_t i, struct snaptrail_gap *ret)
 	if (store_gap_at(st->store, i, &g) < 0)
 		return -ENOENT;
 	*ret = (struct snaptrail_gap){ .session = "", .cause = g.cause, .from_ns = g.from_ns, .to_ns = g.to_ns, .lost = g.lost };
-	for (size_t k = 0; store_session_at(st->store, k, &s) == 0; k++)
-		if (strcmp(s.id, g.session_id) == 0)
-			ret->session = s.name;
+	if (store_session_get(st->store, g.session_id, &s) == 0)
+		ret->session = s.name;
 	return 0;
 }
 

@@ -529,6 +529,13 @@ static uint64_t changes_before(struct store *s, const char *session_id, size_t n
 	return sum;
 }
 
+/* The first of a run: its own Changes say everything.  Others that stand on
+ * nothing became so when what was before them was deleted. */
+static bool begins(const struct snapshot_meta *m)
+{
+	return m->base_id[0] == 0 && (m->origin == ORIGIN_START || m->origin == ORIGIN_CRASH);
+}
+
 static int play_stored(struct store *s, struct player *p, size_t base, bool have_base, struct batch *b)
 {
 	const struct replay_query *q = p->q;
@@ -564,7 +571,7 @@ static int play_stored(struct store *s, struct player *p, size_t base, bool have
 				if (p->observing)
 					model_observe(p->ret->model, q->observe, q->arg);
 			}
-			if ((i == base || restart) && !(q->observe && m.time_ns >= q->from_ns && m.base_id[0] == 0)) {
+			if ((i == base || restart) && !(q->observe && m.time_ns >= q->from_ns && begins(&m))) {
 				if (!model_load(p->ret->model, b->state.p, b->state.n))
 					return fail(-EBADMSG, "snapshot %s: its state is damaged", m.id);
 				after = b->state.n ? m.time_ns : 0; /* salvaged ones have runs alone */

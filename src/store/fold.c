@@ -131,7 +131,7 @@ static void fold_run(struct store *s, uint64_t at, const struct record_header *h
 }
 
 /* By (time_ns, seq), and by id where two writers took the same. */
-static int compare(const struct item *a, const struct item *b)
+int fold_compare(const struct item *a, const struct item *b)
 {
 	if (a->m.time_ns != b->m.time_ns)
 		return a->m.time_ns < b->m.time_ns ? -1 : 1;
@@ -140,7 +140,7 @@ static int compare(const struct item *a, const struct item *b)
 	return memcmp(a->m.id, b->m.id, 16);
 }
 
-static int in_sequence(const void *a, const void *b) { return compare(*(struct item *const *)a, *(struct item *const *)b); }
+int fold_in_sequence(const void *a, const void *b) { return fold_compare(*(struct item *const *)a, *(struct item *const *)b); }
 
 size_t fold_position(const struct item *it)
 {
@@ -150,7 +150,7 @@ size_t fold_position(const struct item *it)
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
 
-		if (compare(r->items[mid], it) < 0)
+		if (fold_compare(r->items[mid], it) < 0)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -172,8 +172,9 @@ void fold_settle(struct store *s)
 				r->items[n++] = r->items[i];
 		r->count = n;
 		if (n)
-			qsort(r->items, n, sizeof *r->items, in_sequence);
+			qsort(r->items, n, sizeof *r->items, fold_in_sequence);
 		r->unsettled = false;
+		r->reached = 0;
 	}
 }
 
@@ -186,11 +187,22 @@ struct item **fold_merged(struct store *s, size_t *ret_n)
 			if (!s->all[i]->deleted)
 				s->merged[s->nmerged++] = s->all[i];
 		if (s->nmerged)
-			qsort(s->merged, s->nmerged, sizeof *s->merged, in_sequence);
+			qsort(s->merged, s->nmerged, sizeof *s->merged, fold_in_sequence);
 		s->merged_stale = false;
 	}
 	*ret_n = s->nmerged;
 	return s->merged;
+}
+
+struct item **fold_items_of(struct store *s, const char *session_id, size_t *ret_n)
+{
+	struct run_session *r;
+
+	if (session_id == NULL && s->nsessions != 1)
+		return fold_merged(s, ret_n);
+	r = session_id == NULL ? s->sessions[0] : strlen(session_id) == STORE_ID_LEN ? fold_session(s, session_id, false) : NULL;
+	*ret_n = r ? r->count : 0;
+	return r ? r->items : NULL;
 }
 
 /* Nearly always at the end; late ones find their place from there. */
@@ -202,12 +214,14 @@ static void in_order(struct store *s, struct run_session *r, struct item *it)
 		r->cap = r->cap ? r->cap * 2 : 64;
 		r->items = xrealloc(r->items, r->cap * sizeof *r->items);
 	}
-	for (at = r->count; !s->bulk && at > 0 && compare(r->items[at - 1], it) > 0; at--)
+	for (at = r->count; !s->bulk && at > 0 && fold_compare(r->items[at - 1], it) > 0; at--)
 		r->items[at] = r->items[at - 1];
-	if (s->bulk && at > 0 && compare(r->items[at - 1], it) > 0)
+	if (s->bulk && at > 0 && fold_compare(r->items[at - 1], it) > 0)
 		r->unsettled = true;
 	r->items[at] = it;
 	r->count++;
+	if (r->reached > at)
+		r->reached = at;
 	s->merged_stale = true;
 }
 
@@ -230,6 +244,7 @@ static void show_tags(struct store *s, struct item *it)
 {
 	const char **tags = xcalloc(it->nmarks + 1, sizeof *tags);
 
+	search_forget_tags(s);
 	it->m.ntags = 0;
 	for (size_t i = 0; i < it->nmarks; i++)
 		if (it->marks[i].on)
@@ -292,9 +307,8 @@ static void remember(struct store *s, struct item *it)
 
 struct item *fold_item(struct store *s, const char id[16]) { return s->nslots ? s->slots[slot_of(s, id)] : NULL; }
 
-/* What a record says of its snapshot, but for its texts. */
-static void take_record(struct item *it, uint32_t segment, uint64_t at, const struct record_header *h,
-			const Snaptrail__Store__SnapshotInfo *i)
+/* What the record says of it, but for tags and texts. */
+static void read_info(struct item *it, uint32_t segment, uint64_t at, const struct record_header *h, const Snaptrail__Store__SnapshotInfo *i)
 {
 	it->h = *h;
 	it->segment = segment;
@@ -324,44 +338,80 @@ static void take_record(struct item *it, uint32_t segment, uint64_t at, const st
 	it->m.handed_in = i->handed_in;
 }
 
-static void take_texts(struct store *s, struct item *it, struct stamp said, const Snaptrail__Store__SnapshotInfo *i)
+static void read_tags(struct store *s, struct item *it, const Snaptrail__Store__SnapshotInfo *i, struct stamp said)
 {
-	if (later(said, it->described)) {
-		replace(s, &it->m.description, i->description.len ? text_of(&i->description, i->has_description) : (char *)no_text);
-		it->described = said;
-	}
-	replace(s, &it->m.foreign_id, i->foreign_id.len ? text_of(&i->foreign_id, i->has_foreign_id) : (char *)no_text);
 	for (size_t k = 0; k < i->n_tags; k++)
 		mark(it, &i->tags[k], true, said);
 	if (i->n_tags)
 		show_tags(s, it);
 }
 
+static void new_snapshot(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const Snaptrail__Store__SnapshotInfo *i)
+{
+	struct item *it = xcalloc(1, sizeof *it);
+
+	read_info(it, segment, at, h, i);
+	it->m.description = i->description.len ? text_of(&i->description, i->has_description) : no_text;
+	it->m.foreign_id = i->foreign_id.len ? text_of(&i->foreign_id, i->has_foreign_id) : no_text;
+	it->described = stamp_of(h, at);
+	it->edited_ns = h->created_ns;
+	it->m.tags = no_tags;
+	read_tags(s, it, i, it->described);
+	it->session = fold_session(s, h->session_id, true);
+	in_order(s, it->session, it);
+	count_in(it->session, it);
+	remember(s, it);
+}
+
 static void take_out(struct store *s, struct item *it);
 
-/* A snapshot that was written anew: the same one, standing on less.  What is
- * deleted stays deleted. */
-static void fold_again(struct store *s, struct item *it, uint32_t segment, uint64_t at, const struct record_header *h,
-		       const Snaptrail__Store__SnapshotInfo *i)
+/* In its session's order again, after its time has changed. */
+static void move(struct store *s, struct item *it, uint32_t segment, uint64_t at, const struct record_header *h,
+		 const Snaptrail__Store__SnapshotInfo *i)
 {
-	struct stamp said = stamp_of(h, at);
-	bool bulk;
+	bool bulk = s->bulk; /* then it stays in its list, which will be sorted */
 
-	if (it->deleted || !later(said, it->written))
-		return;
 	take_out(s, it);
-	it->session->m.changes -= it->m.changes;
-	it->session->m.coalesced -= it->m.coalesced;
-	tier_memory.drop(s, it);
-	bulk = s->bulk; /* then it is still in its list, which will be sorted */
-	take_record(it, segment, at, h, i);
-	take_texts(s, it, said, i);
-	it->written = said;
-	if (h->created_ns > it->edited_ns)
-		it->edited_ns = h->created_ns;
+	read_info(it, segment, at, h, i);
 	if (!bulk)
 		in_order(s, it->session, it);
-	count_in(it->session, it);
+	it->session->m.snapshots++;
+	it->session->m.stored_bytes += it->m.stored_bytes;
+	if (it->m.time_ns > it->session->m.last_time_ns)
+		it->session->m.last_time_ns = it->m.time_ns;
+	if (it->m.seq >= it->session->next_seq)
+		it->session->next_seq = it->m.seq + 1;
+}
+
+/* The later record of a snapshot counts: it was written again, in another form,
+ * or replaced by an import. */
+static void same_snapshot(struct store *s, struct item *it, uint32_t segment, uint64_t at, const struct record_header *h,
+			  const Snaptrail__Store__SnapshotInfo *i)
+{
+	struct stamp said = stamp_of(h, at);
+	struct run_session *r = it->session;
+
+	if (it->deleted || memcmp(h->session_id, it->m.session_id, 16))
+		return;
+	read_tags(s, it, i, said);
+	if (i->has_description && later(said, it->described)) {
+		replace(s, &it->m.description, text_of(&i->description, true));
+		it->described = said;
+	}
+	if (h->created_ns > it->edited_ns)
+		it->edited_ns = h->created_ns;
+	if (!later(said, stamp_of(&it->h, it->at)))
+		return;
+	r->m.changes += i->changes - it->m.changes;
+	r->m.coalesced += i->coalesced - it->m.coalesced;
+	tier_memory.drop(s, it);
+	if (h->time_ns != it->m.time_ns || h->seq != it->m.seq) {
+		move(s, it, segment, at, h, i);
+	} else {
+		r->m.stored_bytes += h->payload_len - it->m.stored_bytes;
+		read_info(it, segment, at, h, i);
+	}
+	r->reached = 0;
 }
 
 static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta)
@@ -369,21 +419,10 @@ static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const 
 	Snaptrail__Store__SnapshotInfo *i = snaptrail__store__snapshot_info__unpack(NULL, meta->len, meta->data);
 	struct item *it = fold_item(s, h->id);
 
-	if (i && it) {
-		fold_again(s, it, segment, at, h, i);
-	} else if (i) {
-		it = xcalloc(1, sizeof *it);
-		it->m.description = it->m.foreign_id = no_text;
-		it->m.tags = no_tags;
-		it->written = stamp_of(h, at);
-		it->edited_ns = h->created_ns;
-		take_record(it, segment, at, h, i);
-		take_texts(s, it, it->written, i);
-		it->session = fold_session(s, h->session_id, true);
-		in_order(s, it->session, it);
-		count_in(it->session, it);
-		remember(s, it);
-	}
+	if (i && it)
+		same_snapshot(s, it, segment, at, h, i);
+	else if (i)
+		new_snapshot(s, segment, at, h, i);
 	if (i)
 		snaptrail__store__snapshot_info__free_unpacked(i, NULL);
 }
@@ -395,6 +434,8 @@ static void take_out(struct store *s, struct item *it)
 	s->merged_stale = true;
 	r->m.snapshots--;
 	r->m.stored_bytes -= it->m.stored_bytes;
+	if (it->m.ntags)
+		search_forget_tags(s);
 	if (s->bulk) {
 		r->unsettled = true;
 		return;
@@ -403,6 +444,8 @@ static void take_out(struct store *s, struct item *it)
 
 	memmove(&r->items[i], &r->items[i + 1], (r->count - i - 1) * sizeof *r->items);
 	r->count--;
+	if (r->reached > i)
+		r->reached = i;
 }
 
 static void edit(struct store *s, struct item *it, const Snaptrail__Store__Edit *e, struct stamp said)
@@ -421,6 +464,8 @@ static void edit(struct store *s, struct item *it, const Snaptrail__Store__Edit 
 		it->edited_ns = said.created_ns;
 	if (e->has_deleted && e->deleted) {
 		it->deleted = true;
+		it->session->m.changes -= it->m.changes;
+		it->session->m.coalesced -= it->m.coalesced;
 		take_out(s, it);
 		tier_memory.drop(s, it);
 	}
@@ -563,6 +608,7 @@ static void discard_session(struct store *s, struct run_session *r)
 	discard(s, r->m.boot_id);
 	discard(s, r->m.note);
 	free(r->items);
+	free(r->reach);
 	free(r);
 }
 
@@ -575,6 +621,7 @@ void fold_start_over(struct store *s)
 	}
 	for (size_t i = 0; i < s->nsessions; i++)
 		discard_session(s, s->sessions[i]);
+	search_forget_tags(s);
 	for (size_t i = 0; i < s->ngaps; i++)
 		discard(s, s->gaps[i].cause);
 	for (size_t i = 0; i < s->norphans; i++)

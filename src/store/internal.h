@@ -10,6 +10,7 @@
 
 struct item;
 struct batch;
+struct tag_lists;
 
 /* When something was said, by whom: what the fold goes by, because segments
  * are read in no order.  The later one wins, for each tag and text by itself. */
@@ -23,11 +24,19 @@ struct tag_mark {
 	bool on;
 };
 
+/* What lies before a position of a session. */
+struct reach {
+	uint64_t changes;
+	size_t full;                /* the last full one, or SIZE_MAX */
+};
+
 struct run_session {
 	struct session_meta m;      /* strings owned */
 	struct item **items;        /* by (time_ns, seq) */
 	size_t count, cap;
 	bool unsettled;             /* out of order, or with deleted ones, until settled */
+	struct reach *reach;        /* of positions up to `reached`, which later ones follow from */
+	size_t reached, reach_cap;
 	uint64_t next_seq;
 	struct stamp begun, ended;  /* the latest of each */
 	uint64_t end_ns;
@@ -41,6 +50,7 @@ struct item {
 	uint32_t segment;           /* index, UINT32_MAX: in memory alone */
 	uint64_t at;
 	bool deleted;
+	bool going;                 /* being deleted, under the lock */
 	size_t place;               /* in store.all */
 	struct tag_mark *marks;     /* every tag that was ever put on or taken off */
 	size_t nmarks;
@@ -89,6 +99,7 @@ struct store {
 	struct item **merged;       /* of all sessions by time, made when asked for */
 	size_t nmerged;
 	bool merged_stale;
+	struct tag_lists *tagged;   /* made when asked for, NULL when stale */
 	bool bulk;                  /* many records come: sessions are sorted once, at the end */
 	void **discarded;           /* strings that callers may still hold */
 	size_t ndiscarded;
@@ -117,6 +128,22 @@ void fold_forget(struct store *s, struct item *it);
 size_t fold_position(const struct item *it);
 /* Of all sessions, in order of (time_ns, seq). */
 struct item **fold_merged(struct store *s, size_t *ret_n);
+
+/* The lock, with everything read that a writer has put off; and out. */
+void store_enter(struct store *s);
+void store_leave(struct store *s);
+/* Parts of a batch, which is open: a snapshot in a new form, a gap, a deletion. */
+int store_batch_open(struct store *s);
+int store_put_again(struct store *s, const struct item *it, const struct snapshot_meta *m, const void *payload, size_t len);
+int store_put_gap(struct store *s, const struct gap_meta *g);
+int store_put_deletion(struct store *s, const char *id);
+/* By (time_ns, seq, id); and for qsort of pointers. */
+int fold_compare(const struct item *a, const struct item *b);
+int fold_in_sequence(const void *a, const void *b);
+/* A session's snapshots by time, or for NULL those of all. */
+struct item **fold_items_of(struct store *s, const char *session_id, size_t *ret_n);
+/* The lists of tags are stale. */
+void search_forget_tags(struct store *s);
 
 /* A batch of records in the segment that is written; batch_put() takes the
  * place of appending and folding, batch_sequence() that of the session's count. */

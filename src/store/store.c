@@ -178,8 +178,7 @@ static int open_folder(struct store *s, const char *path)
 	return s->o.unread ? 0 : store_refresh(s);
 }
 
-/* The lock, with everything read that a writer has put off. */
-static void enter(struct store *s)
+void store_enter(struct store *s)
 {
 	if (__atomic_load_n(&s->unread, __ATOMIC_ACQUIRE))
 		store_refresh(s);
@@ -226,6 +225,8 @@ void store_close(struct store *s)
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
+
+void store_leave(struct store *s) { pthread_mutex_unlock(&s->lock); }
 
 const char *store_path(const struct store *s) { return s->in_memory ? NULL : s->path; }
 
@@ -363,6 +364,34 @@ static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, uint6
 	free(i.tags);
 }
 
+/* As it is stored: compressed by policy where that makes it smaller. */
+static const void *pack_payload(const struct store *s, struct record_header *h, const void *p, unsigned flags, struct buf *packed)
+{
+	if (!((flags & STORE_COMPRESS) || (s->o.compress && h->raw_len >= s->o.compress_threshold_bytes)) ||
+	    !codec_compress(p, h->raw_len, packed))
+		return p;
+	h->flags = RECORD_COMPRESSED;
+	h->payload_len = packed->len;
+	return packed->data;
+}
+
+int store_put_again(struct store *s, const struct item *it, const struct snapshot_meta *m, const void *payload, size_t len)
+{
+	_cleanup_buf_ struct buf packed = BUF_INIT, meta = BUF_INIT;
+	struct record_header h = { .type = RECORD_SNAPSHOT, .raw_len = len, .payload_len = len, .time_ns = it->m.time_ns,
+				   .since_ns = m->since_ns, .seq = it->m.seq, .created_ns = it->edited_ns + 1 };
+	struct snapshot_meta now = *m;
+
+	now.tags = it->m.tags;
+	now.description = it->m.description;
+	payload = pack_payload(s, &h, payload, 0, &packed);
+	pack_info(&now, crc32c(0, payload, h.payload_len), it->m.created_ns, &meta);
+	memcpy(h.id, it->m.id, 16);
+	memcpy(h.base_id, m->base_id, 16);
+	memcpy(h.session_id, it->m.session_id, 16);
+	return put_record(s, &h, &meta, payload, false);
+}
+
 int store_append(struct store *s, struct snapshot_meta *m, const void *payload, size_t len, unsigned flags)
 {
 	_cleanup_buf_ struct buf packed = BUF_INIT, meta = BUF_INIT;
@@ -375,25 +404,16 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 
 	if (strlen(m->id) != STORE_ID_LEN || strlen(m->session_id) != STORE_ID_LEN)
 		return fail(-EINVAL, "a snapshot needs an id and its session's");
-	if (((flags & STORE_COMPRESS) || (s->o.compress && len >= s->o.compress_threshold_bytes)) && codec_compress(payload, len, &packed)) {
-		h.flags = RECORD_COMPRESSED;
-		h.payload_len = packed.len;
-		payload = packed.data;
-	}
+	payload = pack_payload(s, &h, payload, flags, &packed);
 	crc = crc32c(0, payload, h.payload_len);
-	pack_info(m, crc, flags & STORE_REPLACE ? m->created_ns : 0, &meta);
+	pack_info(m, crc, 0, &meta);
 	memcpy(h.id, m->id, 16);
 	memcpy(h.base_id, m->base_id, 16);
 	memcpy(h.session_id, m->session_id, 16);
 	pthread_mutex_lock(&s->lock);
 	run = fold_session(s, h.session_id, false);
 	h.seq = run ? run->next_seq : 1;
-	if (flags & STORE_REPLACE) {
-		it = fold_item(s, h.id);
-		h.seq = m->seq;
-		h.created_ns = it ? it->edited_ns + 1 : 0;
-	}
-	if (s->batch && !(flags & STORE_REPLACE))
+	if (s->batch)
 		h.seq = batch_sequence(s, h.session_id, h.seq);
 	r = put_record(s, &h, &meta, payload, !(flags & STORE_SYNC_LATER));
 	it = r == 0 && s->batch == NULL ? fold_item(s, h.id) : NULL;
@@ -403,8 +423,7 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 	if (r < 0)
 		return r;
 	m->seq = h.seq;
-	if (!(flags & STORE_REPLACE))
-		m->created_ns = h.created_ns;
+	m->created_ns = h.created_ns;
 	m->size_bytes = len;
 	m->stored_bytes = h.payload_len;
 	m->crc = crc;
@@ -412,12 +431,11 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 	return 0;
 }
 
-int store_note_gap(struct store *s, const struct gap_meta *g)
+int store_put_gap(struct store *s, const struct gap_meta *g)
 {
 	Snaptrail__Store__GapInfo i = SNAPTRAIL__STORE__GAP_INFO__INIT;
 	_cleanup_buf_ struct buf meta = BUF_INIT;
 	struct record_header h = { .type = RECORD_GAP, .time_ns = g->to_ns, .since_ns = g->from_ns };
-	int r;
 
 	i.has_from_ns = i.has_to_ns = i.has_lost = i.has_cause = 1;
 	i.from_ns = g->from_ns;
@@ -426,31 +444,42 @@ int store_note_gap(struct store *s, const struct gap_meta *g)
 	i.cause = bytes_of(g->cause);
 	meta.len = snaptrail__store__gap_info__pack(&i, buf_room(&meta, snaptrail__store__gap_info__get_packed_size(&i)));
 	memcpy(h.session_id, g->session_id, 16);
+	return put_record(s, &h, &meta, NULL, false);
+}
+
+int store_note_gap(struct store *s, const struct gap_meta *g)
+{
+	int r;
+
 	pthread_mutex_lock(&s->lock);
-	r = put_record(s, &h, &meta, NULL, false);
+	r = store_put_gap(s, g);
 	pthread_mutex_unlock(&s->lock);
 	return r;
 }
 
-static int put_edit(struct store *s, const char *id, Snaptrail__Store__Edit *e)
+/* Under the lock. */
+static int put_edit_locked(struct store *s, const char *id, const Snaptrail__Store__Edit *e)
 {
 	_cleanup_buf_ struct buf meta = BUF_INIT;
 	struct record_header h = { .type = RECORD_EDIT };
-	struct item *it;
+	struct item *it = strlen(id) == STORE_ID_LEN ? fold_item(s, id) : NULL;
+
+	if (it == NULL || it->deleted)
+		return fail(-ENOENT, "no snapshot %s", id);
+	meta.len = snaptrail__store__edit__pack(e, buf_room(&meta, snaptrail__store__edit__get_packed_size(e)));
+	memcpy(h.id, id, 16);
+	memcpy(h.session_id, it->m.session_id, 16);
+	h.created_ns = it->edited_ns + 1;
+	return put_record(s, &h, &meta, NULL, true);
+}
+
+static int put_edit(struct store *s, const char *id, const Snaptrail__Store__Edit *e)
+{
 	int r;
 
-	meta.len = snaptrail__store__edit__pack(e, buf_room(&meta, snaptrail__store__edit__get_packed_size(e)));
-	enter(s);
-	it = strlen(id) == STORE_ID_LEN ? fold_item(s, id) : NULL;
-	if (it && !it->deleted) {
-		memcpy(h.id, id, 16);
-		memcpy(h.session_id, it->m.session_id, 16);
-		h.created_ns = it->edited_ns + 1;
-		r = put_record(s, &h, &meta, NULL, true);
-	} else {
-		r = fail(-ENOENT, "no snapshot %s", id);
-	}
-	pthread_mutex_unlock(&s->lock);
+	store_enter(s);
+	r = put_edit_locked(s, id, e);
+	store_leave(s);
 	return r;
 }
 
@@ -490,6 +519,14 @@ int store_note_description(struct store *s, const char *id, const char *text)
 	return put_edit(s, id, &e);
 }
 
+int store_put_deletion(struct store *s, const char *id)
+{
+	Snaptrail__Store__Edit e = SNAPTRAIL__STORE__EDIT__INIT;
+
+	e.has_deleted = e.deleted = 1;
+	return put_edit_locked(s, id, &e);
+}
+
 int store_note_deleted(struct store *s, const char *id)
 {
 	Snaptrail__Store__Edit e = SNAPTRAIL__STORE__EDIT__INIT;
@@ -498,15 +535,20 @@ int store_note_deleted(struct store *s, const char *id)
 	return put_edit(s, id, &e);
 }
 
+int store_batch_open(struct store *s)
+{
+	int r = s->in_memory || s->batch ? 0 : my_segment(s);
+
+	return r < 0 ? r : batch_begin(s);
+}
+
 int store_batch_begin(struct store *s)
 {
 	int r;
 
-	enter(s);
-	r = s->in_memory || s->batch ? 0 : my_segment(s);
-	if (r == 0)
-		r = batch_begin(s);
-	pthread_mutex_unlock(&s->lock);
+	store_enter(s);
+	r = store_batch_open(s);
+	store_leave(s);
 	return r;
 }
 
@@ -537,7 +579,7 @@ size_t store_session_count(struct store *s)
 {
 	size_t n;
 
-	enter(s);
+	store_enter(s);
 	n = s->nsessions;
 	pthread_mutex_unlock(&s->lock);
 	return n;
@@ -554,7 +596,7 @@ int store_session_at(struct store *s, size_t i, struct session_meta *ret)
 {
 	int r = -ENOENT;
 
-	enter(s);
+	store_enter(s);
 	for (size_t k = 1; k < s->nsessions; k++) {
 		if (s->sessions[k - 1]->m.started_ns > s->sessions[k]->m.started_ns) {
 			qsort(s->sessions, s->nsessions, sizeof *s->sessions, earlier);
@@ -569,11 +611,23 @@ int store_session_at(struct store *s, size_t i, struct session_meta *ret)
 	return r;
 }
 
+int store_session_get(struct store *s, const char *id, struct session_meta *ret)
+{
+	struct run_session *r;
+
+	store_enter(s);
+	r = fold_session(s, id, false);
+	if (r)
+		*ret = r->m;
+	store_leave(s);
+	return r ? 0 : -ENOENT;
+}
+
 int store_session_find(struct store *s, const char *name, struct session_meta *ret)
 {
 	const struct run_session *first = NULL;
 
-	enter(s);
+	store_enter(s);
 	for (size_t i = 0; i < s->nsessions; i++)
 		if (strcmp(s->sessions[i]->m.name, name) == 0 && (first == NULL || s->sessions[i]->m.started_ns < first->m.started_ns))
 			first = s->sessions[i];
@@ -583,29 +637,12 @@ int store_session_find(struct store *s, const char *name, struct session_meta *r
 	return first ? 0 : fail(-ENOENT, "no session \"%s\"", name);
 }
 
-static struct run_session *run_of(struct store *s, const char *id)
-{
-	return id && strlen(id) == STORE_ID_LEN ? fold_session(s, id, false) : NULL;
-}
-
-/* A session's snapshots by time, or for NULL those of all. */
-static struct item **items_of(struct store *s, const char *session_id, size_t *ret_n)
-{
-	struct run_session *r;
-
-	if (session_id == NULL && s->nsessions != 1)
-		return fold_merged(s, ret_n);
-	r = session_id ? run_of(s, session_id) : s->sessions[0];
-	*ret_n = r ? r->count : 0;
-	return r ? r->items : NULL;
-}
-
 size_t store_snapshot_count(struct store *s, const char *session_id)
 {
 	size_t n;
 
-	enter(s);
-	items_of(s, session_id, &n);
+	store_enter(s);
+	fold_items_of(s, session_id, &n);
 	pthread_mutex_unlock(&s->lock);
 	return n;
 }
@@ -615,8 +652,8 @@ int store_snapshot_at(struct store *s, const char *session_id, size_t i, struct 
 	struct item **items;
 	size_t n;
 
-	enter(s);
-	items = items_of(s, session_id, &n);
+	store_enter(s);
+	items = fold_items_of(s, session_id, &n);
 	if (i < n)
 		*ret = items[i]->m;
 	pthread_mutex_unlock(&s->lock);
@@ -628,8 +665,8 @@ int store_snapshot_floor(struct store *s, const char *session_id, uint64_t t, si
 	struct item **items;
 	size_t lo = 0, hi;
 
-	enter(s);
-	items = items_of(s, session_id, &hi);
+	store_enter(s);
+	items = fold_items_of(s, session_id, &hi);
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
 
@@ -689,7 +726,7 @@ int store_snapshot_find_in(struct store *s, const char *session_id, const char *
 {
 	struct named w = { .text = text };
 
-	enter(s);
+	store_enter(s);
 	for (size_t i = 0; i < s->nall; i++)
 		if (!s->all[i]->deleted && (session_id == NULL || strcmp(s->all[i]->m.session_id, session_id) == 0))
 			consider(&w, s->all[i]);
@@ -713,7 +750,7 @@ size_t store_gap_count(struct store *s)
 {
 	size_t n;
 
-	enter(s);
+	store_enter(s);
 	n = s->ngaps;
 	pthread_mutex_unlock(&s->lock);
 	return n;
@@ -723,7 +760,7 @@ int store_gap_at(struct store *s, size_t i, struct gap_meta *ret)
 {
 	int r = -ENOENT;
 
-	enter(s);
+	store_enter(s);
 	if (i < s->ngaps) {
 		*ret = s->gaps[i];
 		r = 0;
@@ -740,7 +777,7 @@ static int load_once(struct store *s, const struct snapshot_meta *m, struct buf 
 	uint64_t raw_len = 0;
 	int r = -ENOENT;
 
-	enter(s);
+	store_enter(s);
 	it = fold_item(s, m->id);
 	if (it) {
 		packed = it->h.flags & RECORD_COMPRESSED;
@@ -775,7 +812,7 @@ int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
 
 void store_get_stats(struct store *s, struct store_stats *r)
 {
-	enter(s);
+	store_enter(s);
 	*r = (struct store_stats){ .segments = s->nsegments, .memory_bytes = s->memory_bytes, .memory_items = s->memory_items,
 				   .memory_hits = s->hits, .memory_misses = s->misses, .memory_evicted = s->evicted,
 				   .damaged_segments = s->damaged };

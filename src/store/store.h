@@ -128,7 +128,6 @@ int store_session_end(struct store *s, const struct session_meta *m);
 enum store_append_flags {
 	STORE_COMPRESS = 1,   /* whatever the policy says */
 	STORE_SYNC_LATER = 2, /* another one follows at once, and its sync covers both */
-	STORE_REPLACE = 4,    /* m->id is there already: this takes its place, with m's seq, created_ns, tags and texts */
 };
 /* Compresses (by policy or flag), appends, syncs by policy, indexes and keeps it in the memory tier.  Fills in seq, sizes,
  * crc, compressed and created_ns of *m.  On -ENOSPC and the like nothing is
@@ -140,27 +139,22 @@ int store_note_gap(struct store *s, const struct gap_meta *g);
 int store_note_tags(struct store *s, const char *id, const char *const *add, const char *const *remove);
 int store_note_description(struct store *s, const char *id, const char *text);
 int store_note_deleted(struct store *s, const char *id);
-/* All that this handle appends between counts together or not at all, for every
- * reader, after a kill -9 and after a loss of power: store_batch_end() writes the last
- * record and syncs (unless fsync is never).  Until then nobody sees any of it, this handle
- * neither, so a snapshot of the batch takes its tags along and cannot be edited
- * before the end.  With keep false, and when any of it failed, nothing of it was
- * ever there.  Batches do not nest: -EINVAL.  store_close() undoes an open one. */
-int store_batch_begin(struct store *s);
-int store_batch_end(struct store *s, bool keep);
-/* What deletion needs of who knows what is inside: the payload of a full
- * snapshot with m's instant and state, appended to *out.  Called without the
- * store's lock; it may read the store. */
 struct store_folding {
+	/* Appends the payload of a full snapshot of m's instant and state.  Called
+	 * without the store's lock; may read the store. */
 	int (*full)(void *arg, const struct snapshot_meta *m, struct buf *out);
 	void *arg;
 };
-/* Deletes snapshots by their whole ids, all or none, durably.  Those that stand
- * on them take over what they need: an incremental their Changes, or when a full
- * one goes its own whole state.  In recorded sessions the time between what stays
- * before and what stays after becomes a gap (GAP_DELETED).  -ENOENT: an unknown
- * id; -EBUSY: the newest of a session that is being recorded. */
-int store_delete(struct store *s, const char *const *ids, size_t n, const struct store_folding *f);
+/* Deletes for good, all or nothing, durable.  What stands on them takes their
+ * changes over or becomes full, and keeps id, tags, description, instant, origin
+ * and seq; where a recording has a hole now, a gap with cause GAP_DELETED says so.
+ * -ENOENT for an unknown id; -EBUSY for the newest of a session that is being
+ * recorded; -EINVAL when one must become full and `folding` (NULL: none) cannot. */
+int store_delete(struct store *s, const char *const *ids, size_t n, const struct store_folding *folding, uint64_t *ret_deleted);
+/* What a deletion would write of those that stay, without doing it: `weighed`
+ * is told of each and of the bytes it would then take. */
+int store_delete_weigh(struct store *s, const char *const *ids, size_t n, const struct store_folding *folding,
+		       void (*weighed)(void *arg, const struct snapshot_meta *m, uint64_t stored_bytes), void *arg);
 
 /* Limits; 0: none. */
 struct store_retention {
@@ -186,6 +180,14 @@ int store_prune(struct store *s, const struct store_retention *r, bool dry, cons
 /* Rewrites the segments that nobody writes and of whose bytes at least `share`
  * (0 to 1) are dead, without these.  Another process at it: nothing is done. */
 int store_compact(struct store *s, double share, uint64_t *ret_freed);
+/* All that this handle appends between counts together or not at all, for every
+ * reader, after a kill -9 and after a loss of power: store_batch_end() writes the last
+ * record and syncs (unless fsync is never).  Until then nobody sees any of it, this handle
+ * neither, so a snapshot of the batch takes its tags along and cannot be edited
+ * before the end.  With keep false, and when any of it failed, nothing of it was
+ * ever there.  Batches do not nest: -EINVAL.  store_close() undoes an open one. */
+int store_batch_begin(struct store *s);
+int store_batch_end(struct store *s, bool keep);
 /* fdatasync of the segment and fsync of its folder. */
 int store_sync(struct store *s);
 
@@ -194,6 +196,8 @@ int store_sync(struct store *s);
 /* Sessions in order of start; i from 0. -ENOENT past the last. */
 size_t store_session_count(struct store *s);
 int store_session_at(struct store *s, size_t i, struct session_meta *ret);
+/* By its id of STORE_ID_LEN. */
+int store_session_get(struct store *s, const char *id, struct session_meta *ret);
 /* By name. */
 int store_session_find(struct store *s, const char *name, struct session_meta *ret);
 
@@ -203,12 +207,31 @@ size_t store_snapshot_count(struct store *s, const char *session_id);
 int store_snapshot_at(struct store *s, const char *session_id, size_t i, struct snapshot_meta *ret);
 /* Position of the last snapshot with time_ns <= t, or -ENOENT: binary search. */
 int store_snapshot_floor(struct store *s, const char *session_id, uint64_t time_ns, size_t *ret_i);
+/* Position of the last full one with time_ns <= t, or -ENOENT: binary search. */
+int store_full_floor(struct store *s, const char *session_id, uint64_t time_ns, size_t *ret_i);
+/* The sum of the changes of those before position i. */
+uint64_t store_changes_before(struct store *s, const char *session_id, size_t i);
 /* By its id, its foreign id, or a prefix of 4 or more characters that fits no
  * other snapshot of the session (NULL: of all).  A whole id wins over a whole
  * foreign id, and that over prefixes.  ret_i, which may be NULL: its position in its
  * session.  -ENOENT, -EMLINK (the candidates are in the detail). */
 int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i);
 int store_snapshot_find(struct store *s, const char *text, struct snapshot_meta *ret, size_t *ret_i);
+struct store_search {
+	const char *session_id;           /* NULL: of all */
+	const char *const *all, *const *any, *const *none; /* tags; NULL-terminated or NULL */
+	uint64_t since_ns, until_ns;      /* since <= time < until; 0: open */
+	int type;                         /* 0: any */
+	enum { STORE_BY_TIME, STORE_BY_SIZE, STORE_BY_TAGS } sort; /* equal ones by time */
+	bool reverse;
+	size_t offset;
+	bool limited;
+	size_t limit;
+};
+/* Calls back for each that matches, without the store's lock; a nonzero result ends
+ * it.  Returns how many were handed over, or that result.  By time it streams, by
+ * size or tags it gathers all first. */
+int64_t store_search(struct store *s, const struct store_search *q, int (*each)(void *arg, const struct snapshot_meta *m), void *arg);
 size_t store_gap_count(struct store *s);
 int store_gap_at(struct store *s, size_t i, struct gap_meta *ret);
 

@@ -247,7 +247,7 @@ static size_t delete_some(struct store *st, struct kept *k, size_t n, uint64_t *
 		if (goes[i])
 			ids[gone++] = k[i].m.id;
 	}
-	CU_ASSERT_EQUAL(store_delete(st, ids, gone, &folding), 0);
+	CU_ASSERT_EQUAL(store_delete(st, ids, gone, &folding, NULL), 0);
 	if (random_below(seed, 2))
 		CU_ASSERT_EQUAL(store_compact(st, random_below(seed, 2) ? 0 : 0.3, &freed), 0);
 	for (size_t i = 0; i < n; i++) {
