@@ -399,6 +399,8 @@ static int store_all(struct importing *im)
 {
 	bool last = false;
 
+	if (im->aside.f && fflush(im->aside.f) != 0)
+		return fail(-errno, "a temporary file: %s", strerror(errno));
 	for (size_t left = im->aside.n; left;) {
 		size_t done = left; /* the places behind it wait on */
 		struct incoming in;
