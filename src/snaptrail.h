@@ -99,6 +99,12 @@ void snaptrail_value_free(struct snaptrail_value *v);
 int snaptrail_value_push(struct snaptrail_value *v, struct snaptrail_value *item);
 int snaptrail_value_put(struct snaptrail_value *v, const char *name, struct snaptrail_value *item);
 
+/* JSON text to a value, and back (for free()).  As in JavaScript: a number that
+ * is whole is an integer.  Bytes that are no UTF-8 stand as \udcXX escapes, both
+ * ways.  -EINVAL with line and column. */
+int snaptrail_value_from_json(const char *text, size_t n, struct snaptrail_value **ret);
+int snaptrail_value_to_json(const struct snaptrail_value *v, char **ret, size_t *ret_len);
+
 /* ---- tables ---- */
 
 enum snaptrail_table {
@@ -275,6 +281,10 @@ int snaptrail_state_remove_field(struct snaptrail_state *s, enum snaptrail_table
 /* What stands beside the tables: `timestamp`, or any name that is no table's. */
 int snaptrail_state_set_top(struct snaptrail_state *s, const char *name, const struct snaptrail_value *v);
 const struct snaptrail_value *snaptrail_state_top(const struct snaptrail_state *s, const char *name);
+/* A JSON object {timestamp, agents{}, tasks{} ...}: whatever stands in it comes
+ * back the same, in its order. */
+int snaptrail_state_from_json(const char *text, size_t n, struct snaptrail_state **ret);
+int snaptrail_state_to_json(const struct snaptrail_state *s, char **ret, size_t *ret_len);
 /* message SystemState of proto/snaptrail.proto.  -EBADMSG: it is not one. */
 int snaptrail_state_from_protobuf(const void *p, size_t n, struct snaptrail_state **ret);
 /* The bytes are the caller's, for free(). */

@@ -188,6 +188,17 @@ static const char *shown_id(const struct snapshot_meta *m)
 	return m->foreign_id && *m->foreign_id && strlen(m->foreign_id) < SNAPTRAIL_ID_BYTES ? m->foreign_id : m->id;
 }
 
+/* When retention will let go of it, as far as its age decides. */
+static uint64_t expires(const struct config *c, const struct snapshot_meta *m)
+{
+	bool stays = c->tagged_only && m->ntags;
+
+	for (size_t i = 0; i < m->ntags && !stays; i++)
+		for (char *const *k = c->keep_tags; *k && !stays; k++)
+			stays = strcmp(*k, m->tags[i]) == 0;
+	return stays || c->max_age_ns == 0 ? 0 : m->time_ns + c->max_age_ns;
+}
+
 void snapshot_public(struct snaptrail *st, const struct snapshot_meta *m, struct snaptrail_snapshot *ret)
 {
 	struct session_meta s;
@@ -214,6 +225,7 @@ void snapshot_public(struct snaptrail *st, const struct snapshot_meta *m, struct
 		.compressed = m->compressed,
 	};
 	ret->handed_in = m->handed_in;
+	ret->expires_ns = m->expires_ns ? m->expires_ns : expires(st->config, m);
 	memcpy(ret->own_id, m->id, sizeof ret->own_id);
 	snprintf(ret->id, sizeof ret->id, "%s", shown_id(m));
 	if (m->type == SNAPSHOT_INCREMENTAL && m->base_id[0]) {

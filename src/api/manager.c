@@ -146,9 +146,11 @@ static int create(struct snaptrail *st, const char *session, struct snaptrail_st
 	if (r < 0)
 		return r;
 	ho.origin = origin;
+	if (ho.time_ns == 0)
+		ho.time_ns = wall_now_ns();
 	if (!model_is_handed(state->model))
 		state_own(state);
-	r = handed_session(st->store, session, ho.time_ns ? ho.time_ns : wall_now_ns(), &s);
+	r = handed_session(st->store, session, ho.time_ns, &s);
 	if (r < 0)
 		return r;
 	if (state->base_st == st && strcmp(state->base_session, s.id) == 0)

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "engine/replay.h"
+#include "model/state_json.h"
 
 #define KEY_MAX 65535u
 
@@ -306,7 +307,27 @@ const struct snaptrail_value *snaptrail_state_top(const struct snaptrail_state *
 	return NULL;
 }
 
-/* ---- protobuf ---- */
+/* ---- JSON and protobuf ---- */
+
+int snaptrail_state_from_json(const char *text, size_t n, struct snaptrail_state **ret)
+{
+	struct model *m;
+	int r = state_from_json(text, n, &m);
+
+	if (r == 0)
+		*ret = state_of_model(m, 0, "");
+	return r;
+}
+
+int snaptrail_state_to_json(const struct snaptrail_state *s, char **ret, size_t *ret_len)
+{
+	struct buf out = BUF_INIT;
+
+	state_json(s->model, s->time_ns, 0, &out, NULL);
+	*ret_len = out.len;
+	*ret = buf_cstr(&out);
+	return 0;
+}
 
 int snaptrail_state_from_protobuf(const void *p, size_t n, struct snaptrail_state **ret)
 {

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/err.h"
+#include "model/json.h"
 
 static struct value *writable(struct snaptrail_value *v) { return (struct value *)(void *)v; }
 
@@ -114,5 +115,27 @@ int snaptrail_value_put(struct snaptrail_value *v, const char *name, struct snap
 	}
 	value_set(writable(v), name, strlen(name), false, *private_value(item));
 	free(item);
+	return 0;
+}
+
+/* ---- JSON ---- */
+
+int snaptrail_value_from_json(const char *text, size_t n, struct snaptrail_value **ret)
+{
+	struct value v;
+	int r = json_read(text, n, &v);
+
+	if (r == 0)
+		*ret = made(v);
+	return r;
+}
+
+int snaptrail_value_to_json(const struct snaptrail_value *v, char **ret, size_t *ret_len)
+{
+	struct buf out = BUF_INIT;
+
+	json_write(private_value(v), 0, &out, NULL);
+	*ret_len = out.len;
+	*ret = buf_cstr(&out);
 	return 0;
 }

@@ -61,6 +61,8 @@ int cmd_show(struct cli *c);
 int cmd_log(struct cli *c);
 int cmd_diff(struct cli *c);
 int cmd_nearest(struct cli *c);
+int cmd_create(struct cli *c);
+int cmd_when(struct cli *c);
 int cmd_snap(struct cli *c);
 int cmd_auto(struct cli *c);
 int cmd_flush(struct cli *c);

@@ -428,16 +428,19 @@ int handed_prepare(struct store *st, const char *session_id, struct model *state
 	return r;
 }
 
-int handed_append(struct store *st, const char *session, struct model *state, const struct handed_options *o,
+int handed_append(struct store *st, const char *session, struct model *state, const struct handed_options *given,
 		  struct snapshot_meta *ret)
 {
+	struct handed_options o = *given;
 	struct handed_snapshot h;
 	struct session_meta s;
-	uint64_t t = o->time_ns ? o->time_ns : wall_now_ns();
-	int r = handed_session(st, session, t, &s);
+	int r;
 
+	if (o.time_ns == 0)
+		o.time_ns = wall_now_ns();
+	r = handed_session(st, session, o.time_ns, &s);
 	if (r == 0)
-		r = handed_prepare(st, s.id, state, o, &h);
+		r = handed_prepare(st, s.id, state, &o, &h);
 	if (r < 0)
 		return r;
 	r = store_append(st, &h.m, h.payload.data, h.payload.len, 0);

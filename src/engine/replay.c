@@ -506,6 +506,18 @@ static void find_losses(struct store *s, const struct replay_query *q, struct re
 			ret->lost += g.lost;
 }
 
+/* Between two snapshots of which those in between were deleted. */
+static bool in_hole(struct store *s, const struct replay_query *q)
+{
+	struct gap_meta g;
+
+	for (size_t i = 0; store_gap_at(s, i, &g) == 0; i++)
+		if (strcmp(g.session_id, q->session_id) == 0 && strcmp(g.cause, GAP_DELETED) == 0 && g.from_ns < q->until_ns &&
+		    q->until_ns < g.to_ns)
+			return true;
+	return false;
+}
+
 static uint64_t changes_before(struct store *s, const char *session_id, size_t n)
 {
 	struct snapshot_meta m;
@@ -521,6 +533,7 @@ static int play_stored(struct store *s, struct player *p, size_t base, bool have
 {
 	const struct replay_query *q = p->q;
 	size_t n = store_snapshot_count(s, q->session_id);
+	char before[STORE_ID_LEN + 1] = "";
 
 	for (size_t i = base; i < n; i++) {
 		_cleanup_buf_ struct buf payload = BUF_INIT;
@@ -537,8 +550,11 @@ static int play_stored(struct store *s, struct player *p, size_t base, bool have
 			return r;
 		if (!read_payload(b, &payload))
 			return fail(-EBADMSG, "snapshot %s: its payload is not a Snapshot", m.id);
-		/* A new run of a session begins anew. */
-		bool restart = i > base && m.type == SNAPSHOT_FULL && m.base_id[0] == 0 && m.time_ns <= q->until_ns;
+		/* A new run of a session begins anew, and so does what follows a hole. */
+		bool follows = i > base && m.base_id[0] && strcmp(m.base_id, before) == 0;
+		bool restart = i > base && m.type == SNAPSHOT_FULL && !follows && m.time_ns <= q->until_ns;
+
+		memcpy(before, m.id, sizeof before);
 
 		if (restart || (i == base && have_base)) {
 			if (restart) { /* what the runs before left is gone with them */
@@ -580,6 +596,8 @@ int replay(struct store *s, const struct replay_query *q, struct replay_result *
 
 	if (!has_live && is_handed(s, q->session_id))
 		return handed_replay(s, q, ret);
+	if (!q->observe && in_hole(s, q))
+		return fail(-ENODATA, "the snapshots of that time were deleted");
 	*ret = (struct replay_result){ .model = model_new() };
 	r = find_base(s, q->session_id, q->observe ? q->from_ns : q->until_ns, &base);
 	if (r < 0 && !q->observe && !(has_live && store_snapshot_count(s, q->session_id) == 0)) {

@@ -94,6 +94,8 @@ struct session_meta {
 	uint64_t snapshots, changes, coalesced, lost, dropped, stored_bytes, last_time_ns; /* folded from its snapshots */
 };
 
+#define GAP_DELETED "deleted" /* the cause of a gap in which snapshots were deleted: its inside is unknown */
+
 /* A stretch of session time in which reports are known to be missing. */
 struct gap_meta {
 	char session_id[STORE_ID_LEN + 1];
