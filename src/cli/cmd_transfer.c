@@ -179,36 +179,42 @@ static int export_to(struct exporter *x, const struct snaptrail_export_options *
 	return close_output(x, r);
 }
 
-int cmd_export(struct cli *c)
+/* What is to go out, by the flags; 0 or an exit code. */
+static int export_range(struct cli *c, char session[256], struct snaptrail_export_options *o)
 {
-	const char *format = cli_flag(c, "format"), *tag = cli_flag(c, "tag");
-	struct exporter x = { .cli = c, .path = cli_flag(c, "output") };
-	struct snaptrail_export_options o = { .size = sizeof o, .write = put_bytes, .progress = exported, .arg = &x };
-	char session[256], *text, *real;
-	const char **tags;
-	uint64_t start, rounded = 0;
+	const char *format = cli_flag(c, "format");
+	uint64_t start;
 	int r;
 
 	if (c->word_count > 1)
 		return out_error(c, EXIT_USAGE, NULL, "export takes one session");
-	if (x.path && strcmp(x.path, "-") == 0)
-		x.path = NULL;
-	o.format = format && strcmp(format, "binary") == 0 ? SNAPTRAIL_BINARY : SNAPTRAIL_JSON;
-	if (o.format == SNAPTRAIL_BINARY && x.path == NULL && isatty(STDOUT_FILENO))
-		return out_error(c, EXIT_USAGE, "give a file with -o", "a binary export is not for a terminal");
+	o->format = format && strcmp(format, "binary") == 0 ? SNAPTRAIL_BINARY : SNAPTRAIL_JSON;
+	o->include_incrementals = cli_has(c, "include-incrementals");
+	o->session = session;
 	r = cli_find_session(c, c->words[0], session, &start);
-	if (r == 0)
-		r = cli_range(c, start, &o.since_ns, &o.until_ns);
+	return r == 0 ? cli_range(c, start, &o->since_ns, &o->until_ns) : r;
+}
+
+int cmd_export(struct cli *c)
+{
+	const char *tag = cli_flag(c, "tag"), *path = cli_flag(c, "output");
+	uint64_t rounded = 0;
+	struct exporter x = { .cli = c };
+	struct snaptrail_export_options o = { .size = sizeof o, .write = put_bytes, .progress = exported, .arg = &x, .ret_rounded = &rounded };
+	char session[256], *text, *real;
+	const char **tags;
+	int r = export_range(c, session, &o);
+
 	if (r != 0)
 		return r;
+	if (path && strcmp(path, "-") == 0)
+		path = NULL;
+	if (o.format == SNAPTRAIL_BINARY && path == NULL && isatty(STDOUT_FILENO))
+		return out_error(c, EXIT_USAGE, "give a file with -o", "a binary export is not for a terminal");
+	real = path ? realpath(path, NULL) : NULL; /* a link stays one */
+	x.path = real ? real : path;
 	text = tag ? must(strdup(tag)) : NULL;
-	tags = split(text);
-	o.session = session;
-	o.tags = tags;
-	o.include_incrementals = cli_has(c, "include-incrementals");
-	o.ret_rounded = &rounded;
-	real = x.path ? realpath(x.path, NULL) : NULL; /* a link stays one */
-	x.path = real ? real : x.path;
+	o.tags = tags = split(text);
 	r = export_to(&x, &o, &rounded);
 	free(real);
 	free(tags);

@@ -302,6 +302,27 @@ def test_what_was_recorded_here_is_not_replaced():
     assert exported("--include-incrementals", session="s")["snapshots"] == before["snapshots"]
 
 
+def peak_kb(*args):
+    pid = os.fork()
+    if pid == 0:
+        os.execv(SNAPTRAIL, [SNAPTRAIL, *args])
+    _, status, used = os.wait4(pid, 0)
+    assert status == 0, (args, status)
+    return used.ru_maxrss
+
+
+def test_memory_holds_one_state_however_many_there_are():
+    state = {"agents": {"agent-%d" % i: {"id": i, "variables": {"k": "v" * 40, "n": i + 0.5}} for i in range(5000)}}
+    peaks = []
+    for n in (3, 30):
+        with open("in", "wb") as f:
+            f.write(document(*(snapshot("n%d-%d" % (n, i), 1000 + i, state, sessionId="n%d" % n) for i in range(n, 0, -1))))
+        peaks.append([peak_kb("import", "in"), peak_kb("export", "n%d" % n, "-o", "out"),
+                      peak_kb("export", "n%d" % n, "-f", "binary", "-o", "b"), peak_kb("--store", "s%d" % n, "import", "b")])
+    for few, many in zip(*peaks):
+        assert many < few + 8000, peaks
+
+
 @limit(180)
 def test_no_damage_of_a_file_is_more_than_an_answer():
     snaptrail("import", DEFAULT)
