@@ -17,6 +17,7 @@ void suite_model(void);
 void suite_state_json(void);
 void suite_store(void);
 void suite_store_more(void);
+void suite_transfer(void);
 
 static const struct {
 	const char *name;
@@ -25,7 +26,7 @@ static const struct {
 	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
 	{ "json_text", suite_json_text }, { "state_json", suite_state_json }, { "explicit", suite_explicit }, { "handed", suite_handed },
-	{ "api", suite_api },
+	{ "api", suite_api }, { "transfer", suite_transfer },
 };
 
 void temp_make(struct temp_folder *t)
