@@ -499,9 +499,8 @@ void fold_forget(struct store *s, struct item *it)
 	discard(s, it->m.description);
 	discard(s, it->m.foreign_id);
 	it->nmarks = 0;
-	it->m.foreign_id = no_text;
 	it->m.tags = no_tags;
-	it->m.description = no_text;
+	it->m.description = it->m.foreign_id = no_text;
 	item_free(it);
 }
 

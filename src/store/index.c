@@ -220,11 +220,58 @@ static int scan_one(const struct segment *seg, uint64_t end, struct record_heade
 	return listed || !*ret_damaged ? 1 : -EBADMSG;
 }
 
-/* What was appended to a segment since it was last looked at. */
+/* Records of a batch whose end was not met yet. */
+struct held {
+	struct orphan *list;
+	size_t n;
+	uint64_t start, damaged; /* where it begins in the segment, and what was damaged before */
+};
+
+static void hold(struct held *b, const struct segment *seg, const struct record_header *h, const struct buf *meta)
+{
+	if (b->n == 0) {
+		b->start = seg->size;
+		b->damaged = seg->damaged;
+	}
+	if ((b->n & (b->n - 1)) == 0)
+		b->list = xrealloc(b->list, (b->n ? b->n * 2 : 1) * sizeof *b->list);
+	b->list[b->n] = (struct orphan){ .h = *h, .at = seg->size };
+	buf_put(&b->list[b->n++].meta, meta->data, meta->len);
+}
+
+static void let_go(struct store *s, uint32_t k, struct held *b, bool whole)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		if (whole)
+			fold_record(s, k, b->list[i].at, &b->list[i].h, &b->list[i].meta);
+		buf_done(&b->list[i].meta);
+	}
+	free(b->list);
+	*b = (struct held){ 0 };
+}
+
+/* Behind damage: on to the next sound record.  False at the end. */
+static bool step_over(struct segment *seg, uint64_t end, struct record_header *h, struct buf *meta)
+{
+	uint64_t next = segment_resync(seg, seg->size, end);
+	bool damaged;
+
+	if (next == end)
+		return false; /* a torn tail, or one that is being written */
+	if (scan_one(seg, end, h, meta, &damaged) == 1)
+		return true; /* its writer finished it just now */
+	seg->damaged++;
+	seg->size = next;
+	return true;
+}
+
+/* What was appended to a segment since it was last looked at.  A batch without
+ * its end is as if it were not there, and looked at again. */
 void index_scan(struct store *s, uint32_t k)
 {
 	struct segment *seg = &s->segments[k];
 	_cleanup_buf_ struct buf meta = BUF_INIT;
+	struct held batch = { 0 };
 	struct record_header h;
 	uint64_t end = segment_file_bytes(seg);
 	bool damaged;
@@ -233,23 +280,24 @@ void index_scan(struct store *s, uint32_t k)
 	if (seg->size >= end || segment_use(seg) < 0)
 		return;
 	while (seg->size < end && (r = scan_one(seg, end, &h, &meta, &damaged)) != 0) {
-		if (r == -EBADMSG) {
-			uint64_t next = segment_resync(seg, seg->size, end);
-
-			if (next == end)
-				break; /* a torn tail, or one that is being written */
-			if (scan_one(seg, end, &h, &meta, &damaged) == 1)
-				continue; /* its writer finished it just now */
-			seg->damaged++;
-			seg->size = next;
+		if (r == -EBADMSG && step_over(seg, end, &h, &meta))
 			continue;
-		}
 		if (r < 0)
 			break;
+		if (h.flags & RECORD_MORE) {
+			hold(&batch, seg, &h, &meta);
+		} else {
+			let_go(s, k, &batch, true);
+			fold_record(s, k, seg->size, &h, &meta);
+		}
 		seg->damaged += damaged;
-		fold_record(s, k, seg->size, &h, &meta);
 		seg->size += record_extent_bytes(&h);
 	}
+	if (batch.n) {
+		seg->size = batch.start;
+		seg->damaged = batch.damaged;
+	}
+	let_go(s, k, &batch, false);
 	seg->torn = end > seg->size ? end - seg->size : 0;
 	segment_rest(seg);
 }

@@ -9,6 +9,7 @@
 #include "store/store.h"
 
 struct item;
+struct batch;
 
 /* When something was said, by whom: what the fold goes by, because segments
  * are read in no order.  The later one wins, for each tag and text by itself. */
@@ -76,6 +77,7 @@ struct store {
 	struct segment *segments;
 	size_t nsegments;
 	uint32_t mine;              /* index of the segment that is written, UINT32_MAX none */
+	struct batch *batch;        /* being written, or NULL */
 	struct run_session **sessions;
 	size_t nsessions;
 	struct run_session *recent; /* the one that was asked for last */
@@ -114,6 +116,13 @@ void fold_forget(struct store *s, struct item *it);
 size_t fold_position(const struct item *it);
 /* Of all sessions, in order of (time_ns, seq). */
 struct item **fold_merged(struct store *s, size_t *ret_n);
+
+/* A batch of records in the segment that is written; batch_put() takes the
+ * place of appending and folding, batch_sequence() that of the session's count. */
+int batch_begin(struct store *s);
+int batch_put(struct store *s, struct record_header *h, const struct buf *meta, const void *payload);
+uint64_t batch_sequence(struct store *s, const char session_id[16], uint64_t next);
+int batch_end(struct store *s, bool keep);
 
 /* The index file: every record's header and meta without its payload. */
 void index_load(struct store *s);

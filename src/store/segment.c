@@ -318,11 +318,36 @@ static bool tail_is_torn(const struct segment *seg, uint64_t at, uint64_t end)
 	return true;
 }
 
+/* A batch that has no end is the last thing in its segment. */
+struct open_batch {
+	uint64_t at, records;
+};
+
+static void verify_batch(struct open_batch *b, const struct record_header *h, uint64_t at)
+{
+	if (!(h->flags & RECORD_MORE))
+		*b = (struct open_batch){ 0 };
+	else if (b->records++ == 0)
+		b->at = at;
+}
+
+static void verify_end(struct segment_verify *v, const struct segment *seg, const struct open_batch *b, uint64_t at, bool growing)
+{
+	v->records -= b->records;
+	if (growing)
+		return;
+	if (b->records)
+		segment_finding(v, true, seg, b->at, "a batch of records that was never finished");
+	else if (at)
+		segment_finding(v, true, seg, at, "a record that was never finished");
+}
+
 void segment_verify(struct segment_verify *v, const struct segment *seg)
 {
 	_cleanup_buf_ struct buf meta = BUF_INIT;
 	bool growing = segment_is_written(seg); /* asked first: its size may change until it ends */
 	uint64_t at = SEGMENT_HEADER_BYTES, end = segment_file_bytes(seg);
+	struct open_batch batch = { 0 };
 	struct record_header h;
 	int r;
 
@@ -330,17 +355,18 @@ void segment_verify(struct segment_verify *v, const struct segment *seg)
 		r = segment_read(seg, at, &h, &meta);
 		if (r == 1 && segment_sound(seg, at, &h)) {
 			v->records++;
+			verify_batch(&batch, &h, at);
 			at += record_extent_bytes(&h);
 			continue;
 		}
 		uint64_t next = segment_resync(seg, at, end);
 
 		if (next == end && r != 1 && (growing || tail_is_torn(seg, at, end))) {
-			if (!growing)
-				segment_finding(v, true, seg, at, "a record that was never finished");
+			verify_end(v, seg, &batch, at, growing);
 			return;
 		}
 		segment_finding(v, false, seg, at, r == 1 ? "checksum does not match" : "no record where one should be");
 		at = next;
 	}
+	verify_end(v, seg, &batch, 0, growing);
 }

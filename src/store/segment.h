@@ -21,7 +21,10 @@
 #define RECORD_META_MAX (16u << 20)
 
 enum record_type { RECORD_SESSION = 1, RECORD_SESSION_END, RECORD_SNAPSHOT, RECORD_EDIT, RECORD_GAP };
-enum { RECORD_COMPRESSED = 1 };
+enum {
+	RECORD_COMPRESSED = 1,
+	RECORD_MORE = 2,           /* it counts when one without this mark stands behind it */
+};
 
 struct record_header {
 	uint32_t magic;

@@ -159,6 +159,8 @@ void store_close(struct store *s)
 {
 	if (s == NULL)
 		return;
+	if (s->batch)
+		batch_end(s, false);
 	if (!s->in_memory && !s->o.read_only && !s->unread)
 		index_save(s);
 	for (size_t i = 0; i < s->nsegments; i++)
@@ -217,6 +219,8 @@ static int put_record(struct store *s, struct record_header *h, const struct buf
 		return fail(-EINVAL, "%zu bytes of tags and texts are more than a record takes", meta->len);
 	h->created_ns = now > h->created_ns ? now : h->created_ns; /* never before what it follows */
 	h->meta_len = (uint32_t)meta->len;
+	if (s->batch)
+		return batch_put(s, h, meta, payload);
 	if (s->in_memory) {
 		fold_record(s, NO_SEGMENT, 0, h, meta);
 		return 0;
@@ -297,9 +301,8 @@ static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, struc
 	i.expires_ns = m->expires_ns;
 	i.clock_step_ns = m->clock_step_ns;
 	i.description = bytes_of(m->description ? m->description : "");
-	i.has_foreign_id = m->foreign_id && *m->foreign_id;
-	if (i.has_foreign_id)
-		i.foreign_id = bytes_of(m->foreign_id);
+	i.has_foreign_id = m->foreign_id && m->foreign_id[0];
+	i.foreign_id = bytes_of(i.has_foreign_id ? m->foreign_id : "");
 	i.has_handed_in = i.handed_in = m->handed_in;
 	out->len += snaptrail__store__snapshot_info__pack(&i, buf_room(out, snaptrail__store__snapshot_info__get_packed_size(&i)));
 	free(i.tags);
@@ -330,8 +333,10 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 	pthread_mutex_lock(&s->lock);
 	run = fold_session(s, h.session_id, false);
 	h.seq = run ? run->next_seq : 1;
+	if (s->batch)
+		h.seq = batch_sequence(s, h.session_id, h.seq);
 	r = put_record(s, &h, &meta, payload, !(flags & STORE_SYNC_LATER));
-	it = r == 0 ? fold_item(s, h.id) : NULL;
+	it = r == 0 && s->batch == NULL ? fold_item(s, h.id) : NULL;
 	if (it && s->tiers[0])
 		s->tiers[0]->put(s, it, payload, h.payload_len);
 	pthread_mutex_unlock(&s->lock);
@@ -430,6 +435,28 @@ int store_note_deleted(struct store *s, const char *id)
 
 	e.has_deleted = e.deleted = 1;
 	return put_edit(s, id, &e);
+}
+
+int store_batch_begin(struct store *s)
+{
+	int r;
+
+	enter(s);
+	r = s->in_memory || s->batch ? 0 : my_segment(s);
+	if (r == 0)
+		r = batch_begin(s);
+	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
+int store_batch_end(struct store *s, bool keep)
+{
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	r = batch_end(s, keep);
+	pthread_mutex_unlock(&s->lock);
+	return r;
 }
 
 int store_sync(struct store *s)
@@ -557,46 +584,68 @@ int store_snapshot_floor(struct store *s, const char *session_id, uint64_t t, si
 	return 0;
 }
 
-static bool is_called(const struct item *it, const char *text, size_t n)
+/* How well a text names a snapshot. */
+enum naming { NAMES_NOT, NAMES_BY_PREFIX, NAMES_AS_FOREIGN, NAMES_WHOLE };
+
+static enum naming names(const struct item *it, const char *text, size_t n)
 {
-	return (n >= 4 && n <= STORE_ID_LEN && memcmp(it->m.id, text, n) == 0) || (n >= 4 && strncmp(it->m.foreign_id, text, n) == 0);
+	if (n == STORE_ID_LEN && memcmp(it->m.id, text, n) == 0)
+		return NAMES_WHOLE;
+	if (n && strcmp(it->m.foreign_id, text) == 0)
+		return NAMES_AS_FOREIGN;
+	if (n >= 4 && (strncmp(it->m.id, text, n) == 0 || strncmp(it->m.foreign_id, text, n) == 0))
+		return NAMES_BY_PREFIX;
+	return NAMES_NOT;
+}
+
+struct named {
+	const char *text;
+	struct item *hit;
+	enum naming how;
+	size_t found;            /* that are named as well as that */
+	char candidates[300];
+};
+
+static void consider(struct named *w, struct item *it)
+{
+	enum naming how = names(it, w->text, strlen(w->text));
+	size_t used;
+
+	if (how == NAMES_NOT || how < w->how)
+		return;
+	if (how > w->how) {
+		w->found = 0;
+		w->candidates[0] = 0;
+	}
+	w->how = how;
+	w->hit = it;
+	used = strlen(w->candidates);
+	if (w->found++ < 6)
+		snprintf(w->candidates + used, sizeof w->candidates - used, " %s", it->m.id);
 }
 
 int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i)
 {
-	size_t n = strlen(text), found = 0;
-	struct item *hit = NULL;
-	char candidates[200] = "";
-	bool whole = false;
+	struct named w = { .text = text };
 
 	enter(s);
-	for (size_t i = 0; i < s->nall && !whole; i++) {
-		struct item *it = s->all[i];
-
-		if (it->deleted || (session_id && strcmp(it->m.session_id, session_id)) || n == 0)
-			continue;
-		whole = strcmp(it->m.id, text) == 0;
-		if (!whole && strcmp(it->m.foreign_id, text) && !is_called(it, text, n))
-			continue;
-		if (found++ < 6)
-			snprintf(candidates + strlen(candidates), sizeof candidates - strlen(candidates), " %s", it->m.id);
-		hit = it;
-	}
-	found = whole ? 1 : found;
-	if (found == 1) {
-		*ret = hit->m;
+	for (size_t i = 0; i < s->nall; i++)
+		if (!s->all[i]->deleted && (session_id == NULL || strcmp(s->all[i]->m.session_id, session_id) == 0))
+			consider(&w, s->all[i]);
+	if (w.found == 1) {
+		*ret = w.hit->m;
 		if (ret_i)
-			*ret_i = fold_position(hit);
+			*ret_i = fold_position(w.hit);
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (found > 1)
-		return fail(-EMLINK, "\"%s\" is ambiguous:%s%s", text, candidates, found > 6 ? " ..." : "");
-	return found ? 0 : fail(-ENOENT, "no snapshot \"%s\"", text);
+	if (w.found > 1)
+		return fail(-EMLINK, "\"%s\" is ambiguous:%s%s", text, w.candidates, w.found > 6 ? " ..." : "");
+	return w.found ? 0 : fail(-ENOENT, "no snapshot \"%s\"", text);
 }
 
-int store_snapshot_find(struct store *s, const char *prefix, struct snapshot_meta *ret, size_t *ret_i)
+int store_snapshot_find(struct store *s, const char *text, struct snapshot_meta *ret, size_t *ret_i)
 {
-	return store_snapshot_find_in(s, NULL, prefix, ret, ret_i);
+	return store_snapshot_find_in(s, NULL, text, ret, ret_i);
 }
 
 size_t store_gap_count(struct store *s)

@@ -73,9 +73,9 @@ struct snapshot_meta {
 	uint32_t crc;                     /* CRC32C of the stored payload */
 	bool compressed;
 	uint64_t expires_ns;              /* 0: never */
-	const char *foreign_id;           /* its id where it was imported from; "" none */
-	bool handed_in;                   /* its state was a caller's, not recorded */
 	const char *description;          /* "" for none */
+	const char *foreign_id;           /* the id it had where it was imported from; "" for none */
+	bool handed_in;                   /* a caller handed in its state; it was not recorded */
 	const char *const *tags;          /* NULL-terminated, sorted, never NULL */
 	size_t ntags;
 };
@@ -139,6 +139,14 @@ int store_note_gap(struct store *s, const struct gap_meta *g);
 int store_note_tags(struct store *s, const char *id, const char *const *add, const char *const *remove);
 int store_note_description(struct store *s, const char *id, const char *text);
 int store_note_deleted(struct store *s, const char *id);
+/* All that this handle appends between counts together or not at all, for every
+ * reader, after a kill -9 and after a loss of power: store_batch_end() writes the last
+ * record and syncs (unless fsync is never).  Until then nobody sees any of it, this handle
+ * neither, so a snapshot of the batch takes its tags along and cannot be edited
+ * before the end.  With keep false, and when any of it failed, nothing of it was
+ * ever there.  Batches do not nest: -EINVAL.  store_close() undoes an open one. */
+int store_batch_begin(struct store *s);
+int store_batch_end(struct store *s, bool keep);
 /* fdatasync of the segment and fsync of its folder. */
 int store_sync(struct store *s);
 
@@ -156,12 +164,12 @@ size_t store_snapshot_count(struct store *s, const char *session_id);
 int store_snapshot_at(struct store *s, const char *session_id, size_t i, struct snapshot_meta *ret);
 /* Position of the last snapshot with time_ns <= t, or -ENOENT: binary search. */
 int store_snapshot_floor(struct store *s, const char *session_id, uint64_t time_ns, size_t *ret_i);
-/* By id or unique prefix of 4 or more characters: -ENOENT, -EMLINK (the
- * candidates are in the detail). */
-int store_snapshot_find(struct store *s, const char *id_or_prefix, struct snapshot_meta *ret, size_t *ret_i);
-/* The same in one session; NULL: in all.  A whole id of where it was imported
- * from is found too, and comes first. */
-int store_snapshot_find_in(struct store *s, const char *session_id, const char *id_or_prefix, struct snapshot_meta *ret, size_t *ret_i);
+/* By its id, its foreign id, or a prefix of 4 or more characters that fits no
+ * other snapshot of the session (NULL: of all).  A whole id wins over a whole
+ * foreign id, and that over prefixes.  ret_i, which may be NULL: its position in its
+ * session.  -ENOENT, -EMLINK (the candidates are in the detail). */
+int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i);
+int store_snapshot_find(struct store *s, const char *text, struct snapshot_meta *ret, size_t *ret_i);
 size_t store_gap_count(struct store *s);
 int store_gap_at(struct store *s, size_t i, struct gap_meta *ret);
 

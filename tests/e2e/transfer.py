@@ -302,6 +302,26 @@ def test_what_was_recorded_here_is_not_replaced():
     assert exported("--include-incrementals", session="s")["snapshots"] == before["snapshots"]
 
 
+def test_a_killed_import_leaves_all_or_nothing():
+    state = {"agents": {"agent-%d" % i: {"id": i, "variables": {"k": str(random.Random(i).random())}} for i in range(2000)}}
+    with open("in", "wb") as f:
+        f.write(document(*(snapshot("n%d" % i, 1000 + i, state) for i in range(40, 0, -1))))
+    seen = set()
+    for i in range(12):
+        store = "k%d" % i
+        p = subprocess.Popen([SNAPTRAIL, "--store", store, "import", "in"], stdout=subprocess.DEVNULL)
+        size = 0
+        while p.poll() is None and size < 4096 * (i * 4 + 1):
+            folder = os.path.join(store, "segments")
+            size = sum(os.path.getsize(os.path.join(folder, n)) for n in os.listdir(folder)) if os.path.isdir(folder) else 0
+        p.kill()
+        p.wait()
+        n = len(json.loads(run("--store", store, "ls", "d", "--json")[1] or "[]"))
+        assert n in (0, 40), n
+        seen.add(n)
+    assert 0 in seen, "none was killed in time"
+
+
 def peak_kb(*args):
     pid = os.fork()
     if pid == 0:

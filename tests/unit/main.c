@@ -17,6 +17,8 @@ void suite_model(void);
 void suite_state_json(void);
 void suite_store(void);
 void suite_store_more(void);
+void suite_store_search(void);
+void suite_store_batch(void);
 void suite_transfer(void);
 
 static const struct {
@@ -24,6 +26,7 @@ static const struct {
 	void (*add)(void);
 } suites[] = {
 	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
+	{ "store_search", suite_store_search }, { "store_batch", suite_store_batch },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
 	{ "json_text", suite_json_text }, { "state_json", suite_state_json }, { "explicit", suite_explicit }, { "handed", suite_handed },
 	{ "api", suite_api }, { "transfer", suite_transfer },
