@@ -292,14 +292,10 @@ static void remember(struct store *s, struct item *it)
 
 struct item *fold_item(struct store *s, const char id[16]) { return s->nslots ? s->slots[slot_of(s, id)] : NULL; }
 
-static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta)
+/* What a record says of its snapshot, but for its texts. */
+static void take_record(struct item *it, uint32_t segment, uint64_t at, const struct record_header *h,
+			const Snaptrail__Store__SnapshotInfo *i)
 {
-	Snaptrail__Store__SnapshotInfo *i;
-	struct item *it;
-
-	if (fold_item(s, h->id) || (i = snaptrail__store__snapshot_info__unpack(NULL, meta->len, meta->data)) == NULL)
-		return;
-	it = xcalloc(1, sizeof *it);
 	it->h = *h;
 	it->segment = segment;
 	it->at = at;
@@ -310,7 +306,7 @@ static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const 
 	it->m.origin = (int)i->origin;
 	it->m.time_ns = h->time_ns;
 	it->m.since_ns = h->since_ns;
-	it->m.created_ns = h->created_ns;
+	it->m.created_ns = i->has_first_created_ns ? i->first_created_ns : h->created_ns;
 	it->m.creation_ns = i->creation_ns;
 	it->m.clock_step_ns = i->clock_step_ns;
 	it->m.seq = h->seq;
@@ -325,21 +321,71 @@ static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const 
 	it->m.crc = i->has_payload_crc ? i->payload_crc : h->crc;
 	it->m.compressed = h->flags & RECORD_COMPRESSED;
 	it->m.expires_ns = i->expires_ns;
-	it->m.description = i->description.len ? text_of(&i->description, i->has_description) : no_text;
-	it->m.foreign_id = i->foreign_id.len ? text_of(&i->foreign_id, i->has_foreign_id) : no_text;
 	it->m.handed_in = i->handed_in;
-	it->described = stamp_of(h, at);
-	it->edited_ns = h->created_ns;
-	it->m.tags = no_tags;
+}
+
+static void take_texts(struct store *s, struct item *it, struct stamp said, const Snaptrail__Store__SnapshotInfo *i)
+{
+	if (later(said, it->described)) {
+		replace(s, &it->m.description, i->description.len ? text_of(&i->description, i->has_description) : (char *)no_text);
+		it->described = said;
+	}
+	replace(s, &it->m.foreign_id, i->foreign_id.len ? text_of(&i->foreign_id, i->has_foreign_id) : (char *)no_text);
 	for (size_t k = 0; k < i->n_tags; k++)
-		mark(it, &i->tags[k], true, it->described);
+		mark(it, &i->tags[k], true, said);
 	if (i->n_tags)
 		show_tags(s, it);
-	snaptrail__store__snapshot_info__free_unpacked(i, NULL);
-	it->session = fold_session(s, h->session_id, true);
-	in_order(s, it->session, it);
+}
+
+static void take_out(struct store *s, struct item *it);
+
+/* A snapshot that was written anew: the same one, standing on less.  What is
+ * deleted stays deleted. */
+static void fold_again(struct store *s, struct item *it, uint32_t segment, uint64_t at, const struct record_header *h,
+		       const Snaptrail__Store__SnapshotInfo *i)
+{
+	struct stamp said = stamp_of(h, at);
+	bool bulk;
+
+	if (it->deleted || !later(said, it->written))
+		return;
+	take_out(s, it);
+	it->session->m.changes -= it->m.changes;
+	it->session->m.coalesced -= it->m.coalesced;
+	tier_memory.drop(s, it);
+	bulk = s->bulk; /* then it is still in its list, which will be sorted */
+	take_record(it, segment, at, h, i);
+	take_texts(s, it, said, i);
+	it->written = said;
+	if (h->created_ns > it->edited_ns)
+		it->edited_ns = h->created_ns;
+	if (!bulk)
+		in_order(s, it->session, it);
 	count_in(it->session, it);
-	remember(s, it);
+}
+
+static void fold_snapshot(struct store *s, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta)
+{
+	Snaptrail__Store__SnapshotInfo *i = snaptrail__store__snapshot_info__unpack(NULL, meta->len, meta->data);
+	struct item *it = fold_item(s, h->id);
+
+	if (i && it) {
+		fold_again(s, it, segment, at, h, i);
+	} else if (i) {
+		it = xcalloc(1, sizeof *it);
+		it->m.description = it->m.foreign_id = no_text;
+		it->m.tags = no_tags;
+		it->written = stamp_of(h, at);
+		it->edited_ns = h->created_ns;
+		take_record(it, segment, at, h, i);
+		take_texts(s, it, it->written, i);
+		it->session = fold_session(s, h->session_id, true);
+		in_order(s, it->session, it);
+		count_in(it->session, it);
+		remember(s, it);
+	}
+	if (i)
+		snaptrail__store__snapshot_info__free_unpacked(i, NULL);
 }
 
 static void take_out(struct store *s, struct item *it)
@@ -486,6 +532,18 @@ static void unslot(struct store *s, const struct item *it)
 	}
 }
 
+static void discard_texts(struct store *s, struct item *it)
+{
+	for (size_t i = 0; i < it->nmarks; i++)
+		discard(s, it->marks[i].tag);
+	it->nmarks = 0;
+	discard(s, it->m.tags);
+	discard(s, it->m.description);
+	discard(s, it->m.foreign_id);
+	it->m.tags = no_tags;
+	it->m.description = it->m.foreign_id = no_text;
+}
+
 void fold_forget(struct store *s, struct item *it)
 {
 	take_out(s, it);
@@ -493,35 +551,32 @@ void fold_forget(struct store *s, struct item *it)
 	unslot(s, it);
 	s->all[it->place] = s->all[--s->nall];
 	s->all[it->place]->place = it->place;
-	for (size_t i = 0; i < it->nmarks; i++)
-		discard(s, it->marks[i].tag);
-	discard(s, it->m.tags);
-	discard(s, it->m.description);
-	discard(s, it->m.foreign_id);
-	it->nmarks = 0;
-	it->m.tags = no_tags;
-	it->m.description = it->m.foreign_id = no_text;
+	discard_texts(s, it);
 	item_free(it);
 }
 
-void fold_free(struct store *s)
+static void discard_session(struct store *s, struct run_session *r)
 {
-	fold_let_go(s);
-	for (size_t i = 0; i < s->nall; i++)
-		item_free(s->all[i]);
-	for (size_t i = 0; i < s->nsessions; i++) {
-		struct run_session *r = s->sessions[i];
+	discard(s, r->m.name);
+	discard(s, r->m.command);
+	discard(s, r->m.profile);
+	discard(s, r->m.boot_id);
+	discard(s, r->m.note);
+	free(r->items);
+	free(r);
+}
 
-		free((char *)r->m.name);
-		free((char *)r->m.command);
-		free((char *)r->m.profile);
-		free((char *)r->m.boot_id);
-		free((char *)r->m.note);
-		free(r->items);
-		free(r);
+void fold_start_over(struct store *s)
+{
+	for (size_t i = 0; i < s->nall; i++) {
+		tier_memory.drop(s, s->all[i]);
+		discard_texts(s, s->all[i]);
+		item_free(s->all[i]);
 	}
+	for (size_t i = 0; i < s->nsessions; i++)
+		discard_session(s, s->sessions[i]);
 	for (size_t i = 0; i < s->ngaps; i++)
-		free((char *)s->gaps[i].cause);
+		discard(s, s->gaps[i].cause);
 	for (size_t i = 0; i < s->norphans; i++)
 		buf_done(&s->orphans[i].meta);
 	free(s->orphans);
@@ -530,4 +585,18 @@ void fold_free(struct store *s)
 	free(s->all);
 	free(s->sessions);
 	free(s->gaps);
+	s->orphans = NULL;
+	s->slots = NULL;
+	s->merged = s->all = NULL;
+	s->sessions = NULL;
+	s->gaps = NULL;
+	s->recent = NULL;
+	s->norphans = s->nslots = s->nmerged = s->nall = s->all_cap = s->nsessions = s->ngaps = 0;
+	s->merged_stale = true;
+}
+
+void fold_free(struct store *s)
+{
+	fold_start_over(s);
+	fold_let_go(s);
 }

@@ -44,6 +44,7 @@ struct item {
 	size_t place;               /* in store.all */
 	struct tag_mark *marks;     /* every tag that was ever put on or taken off */
 	size_t nmarks;
+	struct stamp written;       /* the record that counts */
 	struct stamp described;
 	uint64_t edited_ns;         /* the newest record about it */
 	/* the memory tier's */
@@ -123,6 +124,11 @@ int batch_begin(struct store *s);
 int batch_put(struct store *s, struct record_header *h, const struct buf *meta, const void *payload);
 uint64_t batch_sequence(struct store *s, const char session_id[16], uint64_t next);
 int batch_end(struct store *s, bool keep);
+
+/* As if nothing had been read yet, but for strings that callers may hold. */
+void fold_start_over(struct store *s);
+/* Reads the folder anew: segments have gone. */
+int store_reload(struct store *s);
 
 /* The index file: every record's header and meta without its payload. */
 void index_load(struct store *s);

@@ -51,14 +51,11 @@ static uint64_t wall_ns(void)
 
 /* ---- opening ---- */
 
-int store_refresh(struct store *s)
+/* Under the lock. */
+static int read_folder(struct store *s)
 {
 	int r;
 
-	if (s->in_memory)
-		return 0;
-	pthread_mutex_lock(&s->lock);
-	fold_let_go(s);
 	s->bulk = true;
 	if (s->unread && s->nsegments == 0)
 		index_load(s);
@@ -68,8 +65,64 @@ int store_refresh(struct store *s)
 		if (k != s->mine)
 			index_scan(s, k);
 	fold_settle(s);
+	return r;
+}
+
+/* What this handle writes itself stays open; it is read again like the others. */
+int store_reload(struct store *s)
+{
+	struct segment mine = { .fd = -1 };
+	bool writes;
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	writes = s->mine != NO_SEGMENT;
+	for (uint32_t k = 0; k < s->nsegments; k++) {
+		if (k == s->mine)
+			mine = s->segments[k];
+		else
+			segment_close(&s->segments[k]);
+	}
+	s->nsegments = 0;
+	s->mine = NO_SEGMENT;
+	fold_start_over(s);
+	if (writes) {
+		s->segments[0] = mine;
+		s->segments[0].size = SEGMENT_HEADER_BYTES;
+		s->nsegments = 1;
+		s->mine = 0;
+		s->bulk = true;
+		index_scan(s, 0);
+	}
+	s->unread = true;
+	r = read_folder(s);
 	pthread_mutex_unlock(&s->lock);
 	return r;
+}
+
+/* Whether a segment that was read has gone: another process compacted. */
+static bool segment_gone(const struct store *s)
+{
+	for (uint32_t k = 0; k < s->nsegments; k++)
+		if (k != s->mine && access(s->segments[k].path, F_OK) < 0 && errno == ENOENT)
+			return true;
+	return false;
+}
+
+int store_refresh(struct store *s)
+{
+	bool gone;
+	int r = 0;
+
+	if (s->in_memory)
+		return 0;
+	pthread_mutex_lock(&s->lock);
+	fold_let_go(s);
+	gone = s->batch == NULL && segment_gone(s);
+	if (!gone)
+		r = read_folder(s);
+	pthread_mutex_unlock(&s->lock);
+	return gone ? store_reload(s) : r;
 }
 
 /* A new folder's name is made durable when anything is to be. */
@@ -275,7 +328,7 @@ static int put_session(struct store *s, const struct session_meta *m, enum recor
 int store_session_begin(struct store *s, const struct session_meta *m) { return put_session(s, m, RECORD_SESSION); }
 int store_session_end(struct store *s, const struct session_meta *m) { return put_session(s, m, RECORD_SESSION_END); }
 
-static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, struct buf *out)
+static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, uint64_t first_created_ns, struct buf *out)
 {
 	Snaptrail__Store__SnapshotInfo i = SNAPTRAIL__STORE__SNAPSHOT_INFO__INIT;
 	size_t n = 0;
@@ -304,6 +357,8 @@ static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, struc
 	i.has_foreign_id = m->foreign_id && m->foreign_id[0];
 	i.foreign_id = bytes_of(i.has_foreign_id ? m->foreign_id : "");
 	i.has_handed_in = i.handed_in = m->handed_in;
+	i.has_first_created_ns = first_created_ns != 0;
+	i.first_created_ns = first_created_ns;
 	out->len += snaptrail__store__snapshot_info__pack(&i, buf_room(out, snaptrail__store__snapshot_info__get_packed_size(&i)));
 	free(i.tags);
 }
@@ -326,14 +381,19 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 		payload = packed.data;
 	}
 	crc = crc32c(0, payload, h.payload_len);
-	pack_info(m, crc, &meta);
+	pack_info(m, crc, flags & STORE_REPLACE ? m->created_ns : 0, &meta);
 	memcpy(h.id, m->id, 16);
 	memcpy(h.base_id, m->base_id, 16);
 	memcpy(h.session_id, m->session_id, 16);
 	pthread_mutex_lock(&s->lock);
 	run = fold_session(s, h.session_id, false);
 	h.seq = run ? run->next_seq : 1;
-	if (s->batch)
+	if (flags & STORE_REPLACE) {
+		it = fold_item(s, h.id);
+		h.seq = m->seq;
+		h.created_ns = it ? it->edited_ns + 1 : 0;
+	}
+	if (s->batch && !(flags & STORE_REPLACE))
 		h.seq = batch_sequence(s, h.session_id, h.seq);
 	r = put_record(s, &h, &meta, payload, !(flags & STORE_SYNC_LATER));
 	it = r == 0 && s->batch == NULL ? fold_item(s, h.id) : NULL;
@@ -343,7 +403,8 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 	if (r < 0)
 		return r;
 	m->seq = h.seq;
-	m->created_ns = h.created_ns;
+	if (!(flags & STORE_REPLACE))
+		m->created_ns = h.created_ns;
 	m->size_bytes = len;
 	m->stored_bytes = h.payload_len;
 	m->crc = crc;
@@ -671,7 +732,7 @@ int store_gap_at(struct store *s, size_t i, struct gap_meta *ret)
 	return r;
 }
 
-int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
+static int load_once(struct store *s, const struct snapshot_meta *m, struct buf *ret, bool *ret_gone)
 {
 	_cleanup_buf_ struct buf stored = BUF_INIT;
 	struct item *it;
@@ -690,6 +751,7 @@ int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
 		if (r == 0 && k > 0)
 			s->tiers[0]->put(s, it, stored.data, stored.len);
 	}
+	*ret_gone = r == -ENOENT && it && s->batch == NULL && segment_gone(s);
 	pthread_mutex_unlock(&s->lock);
 	if (it == NULL || r == -ENOENT)
 		return fail(-ENOENT, "no snapshot %s", m->id);
@@ -699,6 +761,16 @@ int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
 		return codec_decompress(stored.data, stored.len, raw_len, ret);
 	buf_put(ret, stored.data, stored.len);
 	return 0;
+}
+
+int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
+{
+	bool gone = false;
+	int r = load_once(s, m, ret, &gone);
+	if (!gone)
+		return r;
+	r = store_reload(s); /* the strings of *m live on until the next refresh of the caller's own */
+	return r < 0 ? r : load_once(s, m, ret, &gone);
 }
 
 void store_get_stats(struct store *s, struct store_stats *r)

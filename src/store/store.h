@@ -128,6 +128,7 @@ int store_session_end(struct store *s, const struct session_meta *m);
 enum store_append_flags {
 	STORE_COMPRESS = 1,   /* whatever the policy says */
 	STORE_SYNC_LATER = 2, /* another one follows at once, and its sync covers both */
+	STORE_REPLACE = 4,    /* m->id is there already: this takes its place, with m's seq, created_ns, tags and texts */
 };
 /* Compresses (by policy or flag), appends, syncs by policy, indexes and keeps it in the memory tier.  Fills in seq, sizes,
  * crc, compressed and created_ns of *m.  On -ENOSPC and the like nothing is
@@ -147,6 +148,44 @@ int store_note_deleted(struct store *s, const char *id);
  * ever there.  Batches do not nest: -EINVAL.  store_close() undoes an open one. */
 int store_batch_begin(struct store *s);
 int store_batch_end(struct store *s, bool keep);
+/* What deletion needs of who knows what is inside: the payload of a full
+ * snapshot with m's instant and state, appended to *out.  Called without the
+ * store's lock; it may read the store. */
+struct store_folding {
+	int (*full)(void *arg, const struct snapshot_meta *m, struct buf *out);
+	void *arg;
+};
+/* Deletes snapshots by their whole ids, all or none, durably.  Those that stand
+ * on them take over what they need: an incremental their Changes, or when a full
+ * one goes its own whole state.  In recorded sessions the time between what stays
+ * before and what stays after becomes a gap (GAP_DELETED).  -ENOENT: an unknown
+ * id; -EBUSY: the newest of a session that is being recorded. */
+int store_delete(struct store *s, const char *const *ids, size_t n, const struct store_folding *f);
+
+/* Limits; 0: none. */
+struct store_retention {
+	uint64_t max_age_ns;              /* of the instant described */
+	uint64_t max_snapshots;           /* a session */
+	uint64_t max_bytes;               /* of all that is stored */
+	bool tagged_only;                 /* those with tags stay beyond the limits */
+	const char *const *keep_tags;     /* those with one of these stay always; NULL-terminated or NULL */
+	uint64_t now_ns;
+	bool lazy;                        /* nothing until a limit is passed by a sixteenth */
+};
+struct store_verdict {
+	const struct snapshot_meta *m;
+	bool goes;
+	const char *why;                  /* a phrase */
+	int64_t bytes;                    /* that come back; negative: what it takes over from others */
+};
+/* Tells of every snapshot, session by session in order of time, whether it stays, and unless
+ * `dry` deletes those that go and compacts.  The newest one of a session that is
+ * being recorded stays.  *ret_freed: bytes that come back, by the verdicts when dry. */
+int store_prune(struct store *s, const struct store_retention *r, bool dry, const struct store_folding *f,
+		void (*verdict)(void *arg, const struct store_verdict *v), void *arg, uint64_t *ret_deleted, int64_t *ret_freed);
+/* Rewrites the segments that nobody writes and of whose bytes at least `share`
+ * (0 to 1) are dead, without these.  Another process at it: nothing is done. */
+int store_compact(struct store *s, double share, uint64_t *ret_freed);
 /* fdatasync of the segment and fsync of its folder. */
 int store_sync(struct store *s);
 

@@ -1,0 +1,273 @@
+/* Compaction: segments that nobody writes any more are rewritten without what is
+ * dead in them, and the old ones go.
+ *
+ * A copy is the record as it was, so that one which stands twice, after a kill
+ * in between, is one.  Deletions outlive what they delete: one is dropped only
+ * when no segment that stays has a record of its snapshot.  One process at a
+ * time; readers whose segments vanish read the folder anew. */
+#include "store/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/io.h"
+#include "proto/store.pb-c.h"
+
+struct compaction {
+	struct store *s;
+	bool *chosen;                /* of the segments */
+	char (*elsewhere)[16];       /* ids of snapshot records in segments that stay, sorted */
+	size_t n, cap;
+	struct segment out;          /* being written; fd -1 none */
+	char **written;              /* paths of all that were */
+	size_t nwritten;
+	uint64_t copied;
+};
+
+static int by_id(const void *a, const void *b) { return memcmp(a, b, 16); }
+
+/* ---- what lives ---- */
+
+static bool session_lives(const struct compaction *c, const char id[16])
+{
+	const struct run_session *r = fold_session(c->s, id, false);
+
+	return r && (r->m.snapshots || r->m.ended_ns == 0);
+}
+
+static bool is_deletion(const struct buf *meta)
+{
+	Snaptrail__Store__Edit *e = snaptrail__store__edit__unpack(NULL, meta->len, meta->data);
+	bool is = e && e->has_deleted && e->deleted;
+
+	if (e)
+		snaptrail__store__edit__free_unpacked(e, NULL);
+	return is;
+}
+
+static bool edit_lives(const struct compaction *c, const struct record_header *h, const struct buf *meta)
+{
+	const struct item *it = fold_item(c->s, h->id);
+
+	if (it && !it->deleted)
+		return true;
+	return is_deletion(meta) && c->n && bsearch(h->id, c->elsewhere, c->n, 16, by_id);
+}
+
+static bool lives(const struct compaction *c, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta)
+{
+	const struct item *it;
+
+	switch (h->type) {
+	case RECORD_SNAPSHOT:
+		it = fold_item(c->s, h->id);
+		return it && !it->deleted && it->segment == segment && it->at == at;
+	case RECORD_EDIT: return edit_lives(c, h, meta);
+	default: return session_lives(c, h->session_id);
+	}
+}
+
+/* Calls back for each whole record of a segment. */
+static int each_record(struct compaction *c, uint32_t k,
+		       int (*each)(struct compaction *c, uint32_t k, uint64_t at, struct record_header *h, const struct buf *meta, void *arg),
+		       void *arg)
+{
+	struct segment *seg = &c->s->segments[k];
+	_cleanup_buf_ struct buf meta = BUF_INIT;
+	struct record_header h;
+	uint64_t at = SEGMENT_HEADER_BYTES;
+	int r = segment_use(seg);
+
+	while (r == 0 && at < seg->size && segment_read(seg, at, &h, &meta) > 0) {
+		r = each(c, k, at, &h, &meta, arg);
+		at += record_extent_bytes(&h);
+	}
+	segment_rest(seg);
+	return r;
+}
+
+static int add_dead(struct compaction *c, uint32_t k, uint64_t at, struct record_header *h, const struct buf *meta, void *arg)
+{
+	if (!lives(c, k, at, h, meta))
+		*(uint64_t *)arg += record_extent_bytes(h);
+	return 0;
+}
+
+static int add_elsewhere(struct compaction *c, uint32_t k, uint64_t at, struct record_header *h, const struct buf *meta, void *arg)
+{
+	const struct item *it = fold_item(c->s, h->id);
+
+	(void)k, (void)at, (void)meta, (void)arg;
+	if (h->type != RECORD_SNAPSHOT || (it && !it->deleted))
+		return 0;
+	if (c->n == c->cap) {
+		c->cap = c->cap ? c->cap * 2 : 64;
+		c->elsewhere = xrealloc(c->elsewhere, c->cap * 16);
+	}
+	memcpy(c->elsewhere[c->n++], h->id, 16);
+	return 0;
+}
+
+/* Damaged ones are left alone: they are for repair. */
+static bool may_go(struct compaction *c, uint32_t k)
+{
+	struct segment *seg = &c->s->segments[k];
+	bool written;
+
+	if (k == c->s->mine || seg->damaged || seg->torn || segment_use(seg) < 0)
+		return false;
+	written = segment_is_written(seg) || segment_file_bytes(seg) != seg->size;
+	segment_rest(seg);
+	return !written;
+}
+
+/* Deletions are looked at as if all went: what a first choice keeps for a
+ * segment that stays makes it a little less dead, never more. */
+static bool choose(struct compaction *c, double share)
+{
+	bool any = false;
+
+	for (uint32_t k = 0; k < c->s->nsegments; k++) {
+		uint64_t dead = 0;
+
+		if (may_go(c, k) && each_record(c, k, add_dead, &dead) == 0)
+			c->chosen[k] = dead > 0 && (double)dead >= share * (double)c->s->segments[k].size;
+		any = any || c->chosen[k];
+	}
+	for (uint32_t k = 0; any && k < c->s->nsegments; k++)
+		if (!c->chosen[k])
+			each_record(c, k, add_elsewhere, NULL);
+	if (c->n)
+		qsort(c->elsewhere, c->n, 16, by_id);
+	return any;
+}
+
+/* ---- copying ---- */
+
+static int finish_out(struct compaction *c)
+{
+	int r = 0;
+
+	if (c->out.fd < 0)
+		return 0;
+	if (c->s->o.fsync != STORE_FSYNC_NEVER)
+		r = segment_sync(&c->out);
+	segment_close(&c->out);
+	c->out.fd = -1;
+	return r;
+}
+
+static int begin_out(struct compaction *c)
+{
+	int r = segment_create(&c->out, c->s->segments_path);
+
+	if (r < 0)
+		return r;
+	c->written = xrealloc(c->written, (c->nwritten + 1) * sizeof *c->written);
+	c->written[c->nwritten++] = xstrdup(c->out.path);
+	return 0;
+}
+
+/* Nothing that was copied has gone from where it was. */
+static void undo(struct compaction *c)
+{
+	if (c->out.fd >= 0)
+		segment_close(&c->out);
+	for (size_t i = 0; i < c->nwritten; i++)
+		io->unlink(c->written[i]);
+}
+
+static int copy_one(struct compaction *c, uint32_t k, uint64_t at, struct record_header *h, const struct buf *meta, void *arg)
+{
+	_cleanup_buf_ struct buf payload = BUF_INIT;
+	uint64_t to;
+	int r = 0;
+
+	(void)arg;
+	if (!lives(c, k, at, h, meta))
+		return 0;
+	if (c->out.fd >= 0 && c->out.size + h->payload_len > SEGMENT_MAX_BYTES)
+		r = finish_out(c);
+	if (r == 0 && c->out.fd < 0)
+		r = begin_out(c);
+	if (r == 0 && h->payload_len)
+		r = segment_payload(&c->s->segments[k], at, h, &payload, true);
+	if (r == -EBADMSG)
+		return r; /* damaged: the whole compaction stops, nothing is lost */
+	h->flags &= (uint16_t)~RECORD_MORE;
+	if (r == 0)
+		r = segment_append(&c->out, h, meta->data, payload.data, &to);
+	c->copied += record_extent_bytes(h);
+	return r;
+}
+
+static int rewrite(struct compaction *c, uint64_t *ret_freed)
+{
+	uint64_t before = 0;
+	int r = 0;
+
+	for (uint32_t k = 0; k < c->s->nsegments && r == 0; k++) {
+		if (!c->chosen[k])
+			continue;
+		before += c->s->segments[k].size;
+		r = each_record(c, k, copy_one, NULL);
+	}
+	if (r == 0)
+		r = finish_out(c);
+	if (r < 0) {
+		undo(c);
+		return r;
+	}
+	for (uint32_t k = 0; k < c->s->nsegments; k++)
+		if (c->chosen[k])
+			io->unlink(c->s->segments[k].path);
+	*ret_freed = before > c->copied ? before - c->copied : 0;
+	return 0;
+}
+
+/* ---- the whole ---- */
+
+static int lock_compaction(const struct store *s)
+{
+	_cleanup_free_ char *path = xasprintf("%s.lock", s->index_path);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return fd;
+	close(fd);
+	return -EBUSY;
+}
+
+int store_compact(struct store *s, double share, uint64_t *ret_freed)
+{
+	struct compaction c = { .s = s, .out = { .fd = -1 } };
+	int lock, r = 0;
+
+	*ret_freed = 0;
+	if (s->in_memory || s->o.read_only || s->batch)
+		return 0;
+	lock = lock_compaction(s);
+	if (lock < 0)
+		return lock == -EBUSY ? 0 : lock;
+	store_refresh(s);
+	pthread_mutex_lock(&s->lock);
+	c.chosen = xcalloc(s->nsegments, sizeof *c.chosen);
+	if (choose(&c, share))
+		r = rewrite(&c, ret_freed);
+	pthread_mutex_unlock(&s->lock);
+	free(c.chosen);
+	free(c.elsewhere);
+	for (size_t i = 0; i < c.nwritten; i++)
+		free(c.written[i]);
+	free(c.written);
+	if (r == 0 && *ret_freed)
+		r = store_reload(s);
+	close(lock);
+	return r;
+}
