@@ -579,8 +579,9 @@ struct snaptrail_import_result { uint64_t imported, skipped, errors; };
 /* Reads what snaptrail_export() or the original wrote, whichever it is: JSON, JSON
  * in gzip, binary.  Snapshots keep their ids, their sessions are made when they
  * are missing.  What cannot be taken is told and counted, the others are
- * imported.  -EINVAL no such file (the detail has line and column), -EBADMSG it is
- * damaged, -EPROTO newer than this library; then nothing has changed. */
+ * imported.  -EINVAL it is no export (the detail has line and column), -EBADMSG it
+ * is damaged, -EPROTO newer than this library; then nothing has changed.  What was
+ * recorded in this store is never replaced. */
 int snaptrail_import(struct snaptrail *st, const struct snaptrail_import_options *o, struct snaptrail_import_result *ret);
 
 #pragma GCC visibility pop

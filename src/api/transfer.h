@@ -65,7 +65,7 @@ struct aside {
 	size_t n;
 };
 
-/* Behind the others; the file is in `folder`, or for NULL among the temporary ones. */
+/* Behind the others; the file is in `folder`, or for NULL in memory. */
 int aside_put(struct aside *w, const char *folder, struct incoming *in);
 /* The one that begins at `at`; false: it cannot be read back. */
 bool aside_get(struct aside *w, uint64_t at, struct incoming *in);

@@ -6,14 +6,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include "base/err.h"
 #include "store/codec.h"
 
-/* A file without a name, beside what will hold all this in the end. */
+/* A file without a name, where all this will be in the end. */
 static FILE *nameless(const char *folder)
 {
-	int fd = folder ? open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600) : -1;
+	int fd = folder ? open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600) : memfd_create("snaptrail-import", MFD_CLOEXEC);
 
 	return fd < 0 ? tmpfile() : fdopen(fd, "w+");
 }
@@ -47,6 +48,8 @@ static void pack_state(struct incoming *in, struct facts *a, struct buf *out)
 	a->state_len = out->len;
 }
 
+static bool write_part(FILE *f, const void *p, size_t n) { return n == 0 || fwrite(p, 1, n, f) == n; }
+
 int aside_put(struct aside *w, const char *folder, struct incoming *in)
 {
 	_cleanup_buf_ struct buf meta = BUF_INIT, state = BUF_INIT;
@@ -67,8 +70,7 @@ int aside_put(struct aside *w, const char *folder, struct incoming *in)
 	if ((w->n & (w->n - 1)) == 0)
 		w->places = xrealloc(w->places, (w->n ? w->n * 2 : 1) * sizeof *w->places);
 	w->places[w->n++] = (uint64_t)ftello(w->f);
-	if (fwrite(&a, sizeof a, 1, w->f) != 1 || fwrite(meta.data, 1, meta.len, w->f) != meta.len ||
-	    fwrite(state.data, 1, state.len, w->f) != state.len)
+	if (!write_part(w->f, &a, sizeof a) || !write_part(w->f, meta.data, meta.len) || !write_part(w->f, state.data, state.len))
 		return fail(errno ? -errno : -EIO, "a temporary file: %s", strerror(errno));
 	return 0;
 }

@@ -18,8 +18,14 @@
 
 struct import_session {
 	char *name;
-	char id[STORE_ID_LEN + 1];
-	uint64_t begins_ns, first_ns; /* as stored; of what was imported into it */
+	char id[STORE_ID_LEN + 1];  /* "" not found or made yet */
+	uint64_t first_ns;          /* of its snapshots in the file */
+};
+
+/* One that waits, by the store's own id. */
+struct known {
+	char id[STORE_ID_LEN];      /* zeros: free */
+	uint64_t place;             /* in the file aside */
 };
 
 /* What stands on what, as it was before the import. */
@@ -37,6 +43,10 @@ struct importing {
 	struct value session;        /* metadata.sessionId */
 	bool had_snapshots;
 	struct aside aside;          /* what was read */
+	struct known *known;         /* open addressing, a power of two, at most half full */
+	size_t nslots;
+	char last_id[STORE_ID_LEN + 1]; /* the one that was stored last, and its state: often the next one's base */
+	struct model *last;
 	struct standing *standing;   /* by base_id; made when one is replaced */
 	size_t nstanding;
 	bool know_standing;
@@ -83,38 +93,83 @@ static void own_id(const char *session, const char *id, char ret[STORE_ID_LEN + 
 	digest_done(&d, ret);
 }
 
-/* Found, or made; -EINVAL for a name that none can have. */
-static int find_session(struct importing *im, const char *name, uint64_t time_ns, struct import_session **ret)
+static struct import_session *session_of(struct importing *im, const char *name)
 {
-	struct session_meta m;
-	int r;
-
-	for (size_t i = im->nsessions; i-- > 0;) {
-		if (strcmp(im->sessions[i].name, name) == 0) {
-			*ret = &im->sessions[i];
-			return 0;
-		}
-	}
-	r = handed_session(im->st->store, name, time_ns, &m);
-	if (r < 0)
-		return r;
-	im->sessions = xrealloc(im->sessions, (im->nsessions + 1) * sizeof *im->sessions);
-	*ret = &im->sessions[im->nsessions++];
-	**ret = (struct import_session){ .name = xstrdup(name), .begins_ns = m.started_ns, .first_ns = m.started_ns };
-	memcpy((*ret)->id, m.id, sizeof m.id);
-	return 0;
+	for (size_t i = im->nsessions; i-- > 0;)
+		if (strcmp(im->sessions[i].name, name) == 0)
+			return &im->sessions[i];
+	return NULL;
 }
 
-/* Sessions begin with their first snapshot, which an export has last. */
-static int settle_sessions(struct importing *im)
+static void note_session(struct importing *im, const char *name, uint64_t time_ns)
+{
+	struct import_session *s = session_of(im, name);
+
+	if (s == NULL) {
+		im->sessions = xrealloc(im->sessions, (im->nsessions + 1) * sizeof *im->sessions);
+		s = &im->sessions[im->nsessions++];
+		*s = (struct import_session){ .name = xstrdup(name), .first_ns = time_ns };
+	}
+	if (time_ns < s->first_ns)
+		s->first_ns = time_ns;
+}
+
+/* Found in the store, or made there; -EINVAL for a name that none can have. */
+static int find_session(struct importing *im, const char *name, struct import_session **ret)
 {
 	struct session_meta m;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < im->nsessions; i++)
-		if (im->sessions[i].first_ns < im->sessions[i].begins_ns)
-			r = handed_session(im->st->store, im->sessions[i].name, im->sessions[i].first_ns, &m);
+	*ret = session_of(im, name);
+	if ((*ret)->id[0])
+		return 0;
+	r = handed_session(im->st->store, name, (*ret)->first_ns, &m);
+	if (r == 0)
+		memcpy((*ret)->id, m.id, sizeof m.id);
 	return r;
+}
+
+/* ---- what waits, by id ---- */
+
+/* Its slot, or the free one where it would be. */
+static struct known *slot_of(const struct importing *im, const char *id)
+{
+	uint64_t h;
+	size_t at;
+
+	memcpy(&h, id, sizeof h);
+	h = (h ^ (uint64_t)id[15] << 56 ^ h >> 29) * 0x9e3779b97f4a7c15ull;
+	for (at = (h >> 20) & (im->nslots - 1); im->known[at].id[0] && memcmp(im->known[at].id, id, STORE_ID_LEN); at = (at + 1) & (im->nslots - 1))
+		;
+	return &im->known[at];
+}
+
+static bool waits(const struct importing *im, const char *id, uint64_t *ret_place)
+{
+	const struct known *k = im->nslots ? slot_of(im, id) : NULL;
+
+	if (k == NULL || k->id[0] == 0)
+		return false;
+	*ret_place = k->place;
+	return true;
+}
+
+static void note_waiting(struct importing *im, const char *id, uint64_t place)
+{
+	struct known *old = im->known, *k;
+	size_t n = im->nslots;
+
+	if (im->aside.n * 2 >= n) {
+		im->nslots = n ? n * 2 : 64;
+		im->known = xcalloc(im->nslots, sizeof *im->known);
+		for (size_t i = 0; i < n; i++)
+			if (old[i].id[0])
+				*slot_of(im, old[i].id) = old[i];
+		free(old);
+	}
+	k = slot_of(im, id);
+	memcpy(k->id, id, STORE_ID_LEN);
+	k->place = place;
 }
 
 /* ---- replacing ---- */
@@ -178,12 +233,28 @@ static int free_from(struct importing *im, const char *id)
 	return r;
 }
 
+/* Before the first of them is replaced: until then all read as they were. */
+static int free_all(struct importing *im)
+{
+	struct snapshot_meta m;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && im->o.overwrite && i < im->nslots; i++) {
+		char id[STORE_ID_LEN + 1] = "";
+
+		memcpy(id, im->known[i].id, STORE_ID_LEN);
+		if (id[0] && store_snapshot_find(im->st->store, id, &m, NULL) == 0)
+			r = free_from(im, id);
+	}
+	return r;
+}
+
 /* ---- storing ---- */
 
 static int store_one(struct importing *im, struct incoming *in, struct import_session *s, const char *id)
 {
 	_cleanup_free_ const char **tags = xcalloc(in->tags.type == VALUE_LIST ? in->tags.n + 1u : 1u, sizeof *tags);
-	struct handed_options o = { .id = id, .tags = tags, .origin = ORIGIN_IMPORT, .time_ns = in->time_ns };
+	struct handed_options o = { .id = id, .tags = tags, .type = SNAPSHOT_FULL, .origin = ORIGIN_IMPORT, .time_ns = in->time_ns };
 	struct handed_snapshot h;
 	int r;
 
@@ -191,12 +262,10 @@ static int store_one(struct importing *im, struct incoming *in, struct import_se
 		tags[i] = in->tags.items[i].bytes;
 	o.foreign_id = is_own_id(in->id.bytes) ? NULL : in->id.bytes;
 	o.description = in->description.type == VALUE_STRING ? in->description.bytes : NULL;
-	if (in->type == SNAPSHOT_FULL || im->o.overwrite) /* what it would stand on may be replaced as well */
-		o.type = SNAPSHOT_FULL;
 	r = handed_prepare(im->st->store, s->id, in->state, &o, &h);
 	if (r < 0)
 		return r;
-	h.m.type = in->type; /* an incremental may have its whole state and no base */
+	h.m.type = in->type; /* an incremental has its whole state as well, and no base */
 	h.m.creation_ns = in->creation_ns ? in->creation_ns : h.m.creation_ns;
 	h.m.expires_ns = in->expires_ns;
 	h.m.lost = in->lost;
@@ -204,9 +273,11 @@ static int store_one(struct importing *im, struct incoming *in, struct import_se
 	handed_snapshot_done(&h);
 	if (r < 0)
 		return r;
-	if (in->time_ns < s->first_ns)
-		s->first_ns = in->time_ns;
 	im->result->imported++;
+	model_free(im->last);
+	im->last = in->state;
+	in->state = NULL;
+	memcpy(im->last_id, id, sizeof im->last_id);
 	return 0;
 }
 
@@ -224,23 +295,16 @@ static int take_state_in(struct importing *im, struct incoming *in)
 	char id[STORE_ID_LEN + 1];
 	struct import_session *s;
 	struct snapshot_meta there;
-	bool exists;
-	int r;
+	int r = find_session(im, in->session.bytes, &s);
 
-	own_id(in->session.bytes, in->id.bytes, id);
-	exists = store_snapshot_find(im->st->store, id, &there, NULL) == 0;
-	if (exists && stays(im, &there)) {
-		im->result->skipped++;
-		return 0;
-	}
-	r = find_session(im, in->session.bytes, in->time_ns, &s);
 	if (r == -EINVAL)
 		return refuse(im, in, "invalid_snapshot", err_detail());
-	if (r == 0 && exists && strcmp(there.session_id, s->id))
+	if (r < 0)
+		return r;
+	own_id(in->session.bytes, in->id.bytes, id);
+	if (store_snapshot_find(im->st->store, id, &there, NULL) == 0 && strcmp(there.session_id, s->id))
 		return refuse(im, in, "conflict", "another session has a snapshot of that id");
-	if (r == 0 && exists)
-		r = free_from(im, id);
-	return r < 0 ? r : store_one(im, in, s, id);
+	return store_one(im, in, s, id);
 }
 
 /* One that was read: skipped, refused, or put aside until all is read. */
@@ -248,6 +312,8 @@ static int take_in(struct importing *im, struct incoming *in)
 {
 	char id[STORE_ID_LEN + 1];
 	struct snapshot_meta there;
+	uint64_t place;
+	int r;
 
 	if (in->session.type != VALUE_STRING && im->session.type == VALUE_STRING)
 		in->session = value_copy(&im->session);
@@ -256,14 +322,19 @@ static int take_in(struct importing *im, struct incoming *in)
 	if (in->wrong[0])
 		return refuse(im, in, "invalid_snapshot", in->wrong);
 	own_id(in->session.bytes, in->id.bytes, id);
-	if (store_snapshot_find(im->st->store, id, &there, NULL) == 0 && stays(im, &there)) {
+	if (waits(im, id, &place) || (store_snapshot_find(im->st->store, id, &there, NULL) == 0 && stays(im, &there))) {
 		im->result->skipped++;
 		return 0;
 	}
 	if (!im->o.no_validate && !incoming_sound(in))
 		return refuse(im, in, "checksum_mismatch",
 			      in->checksum.type == VALUE_STRING ? "it is not what its checksum says" : "it has no checksum");
-	return aside_put(&im->aside, store_path(im->st->store), in);
+	r = aside_put(&im->aside, store_path(im->st->store), in);
+	if (r < 0)
+		return r;
+	note_waiting(im, id, im->aside.places[im->aside.n - 1]);
+	note_session(im, in->session.bytes, in->time_ns);
+	return 0;
 }
 
 /* ---- JSON ---- */
@@ -348,83 +419,113 @@ static int base_state(struct importing *im, const struct snapshot_meta *m, struc
 	return 0;
 }
 
-/* The original's incremental: 1 its state is made, 0 its base is not there yet,
- * 2 it is refused. */
-static int rebuild(struct importing *im, struct incoming *in)
+/* The id of what an incremental stands on; false: it does not say. */
+static bool base_of(const struct incoming *in, char ret[STORE_ID_LEN + 1])
 {
 	const struct value *base = value_get(&in->changes, "baseSnapshotId");
-	char id[STORE_ID_LEN + 1];
-	struct snapshot_meta m;
-	int r;
 
-	if (base == NULL || base->type != VALUE_STRING || memchr(base->bytes, 0, base->n)) {
-		refuse(im, in, "missing_base", "it does not say what it stands on");
-		return 2;
+	if (base == NULL || base->type != VALUE_STRING || memchr(base->bytes, 0, base->n))
+		return false;
+	own_id(in->session.bytes, base->bytes, ret);
+	return true;
+}
+
+static int orphan(struct importing *im, const struct incoming *in)
+{
+	const struct value *base = value_get(&in->changes, "baseSnapshotId");
+	char text[200] = "it does not say what it stands on";
+
+	if (base && base->type == VALUE_STRING)
+		snprintf(text, sizeof text, "it stands on %.100s, which is neither in the file nor in the store", base->bytes);
+	refuse(im, in, "missing_base", text);
+	return 0;
+}
+
+/* The places of incrementals that stand on each other, the first one first. */
+struct chain {
+	uint64_t *places;
+	size_t n;
+};
+
+/* From an incremental down to a state: that of the one stored last, of one that
+ * waits, or of one that was there.  1 found, 0 there is none. */
+static int find_ground(struct importing *im, char id[STORE_ID_LEN + 1], struct chain *c, struct model **ret)
+{
+	struct incoming in = { 0 };
+	struct snapshot_meta m;
+	uint64_t place;
+	bool more = true;
+
+	for (; more && strcmp(id, im->last_id) && waits(im, id, &place) && c->n <= im->aside.n; incoming_done(&in)) {
+		if (!aside_get(&im->aside, place, &in))
+			return fail(-EIO, "a temporary file cannot be read back");
+		*ret = in.state;
+		in.state = NULL;
+		if (*ret == NULL)
+			c->places[c->n++] = place;
+		more = *ret == NULL && base_of(&in, id);
+		if (*ret) {
+			incoming_done(&in);
+			return 1;
+		}
 	}
-	own_id(in->session.bytes, base->bytes, id);
+	if (!more || c->n > im->aside.n)
+		return 0;
+	if (strcmp(id, im->last_id) == 0) {
+		*ret = im->last;
+		im->last = NULL;
+		im->last_id[0] = 0;
+		return 1;
+	}
 	if (store_snapshot_find(im->st->store, id, &m, NULL) < 0)
 		return 0;
-	r = base_state(im, &m, &in->state);
-	if (r == -EBADMSG || r == -ENODATA) {
-		refuse(im, in, "missing_base", err_detail());
-		return 2;
+	int r = base_state(im, &m, ret);
+
+	return r == -EBADMSG || r == -ENODATA ? 0 : r < 0 ? r : 1;
+}
+
+/* The state of the original's incremental.  1 made, 0 refused. */
+static int rebuild(struct importing *im, struct incoming *in)
+{
+	struct chain c = { .places = xmalloc((im->aside.n + 1) * sizeof *c.places) };
+	char id[STORE_ID_LEN + 1];
+	bool good = base_of(in, id);
+	int r = good ? find_ground(im, id, &c, &in->state) : 0;
+
+	while (r > 0 && good && c.n--) {
+		struct incoming step;
+
+		good = aside_get(&im->aside, c.places[c.n], &step) && incoming_apply(&step.changes, in->state);
+		incoming_done(&step);
 	}
-	if (r < 0 || incoming_apply(&in->changes, in->state))
-		return r < 0 ? r : 1;
-	refuse(im, in, "invalid_snapshot", "its incrementalData is none");
-	return 2;
+	free(c.places);
+	if (r <= 0)
+		return r < 0 ? r : orphan(im, in);
+	if (good && incoming_apply(&in->changes, in->state))
+		return 1;
+	return refuse(im, in, "invalid_snapshot", "its incrementalData is none");
 }
 
-/* 1 done with, one way or the other; 0 its base is not there yet. */
-static int resolve(struct importing *im, struct incoming *in)
-{
-	int r = in->state ? 1 : rebuild(im, in);
-
-	if (r == 1 && (r = take_state_in(im, in)) == 0)
-		r = 1;
-	return r > 1 ? 1 : r;
-}
-
-static void refuse_orphan(struct importing *im, const struct incoming *in)
-{
-	const struct value *base = value_get(&in->changes, "baseSnapshotId");
-	char text[200];
-
-	snprintf(text, sizeof text, "it stands on %.100s, which is neither in the file nor in the store", base->bytes);
-	refuse(im, in, "missing_base", text);
-}
-
-/* From the last on, and again while any of them finds its base. */
+/* From the last on. */
 static int store_all(struct importing *im)
 {
-	bool last = false;
+	int r = 0;
 
-	for (size_t left = im->aside.n; left;) {
-		size_t done = left; /* the places behind it wait on */
+	if (im->aside.f && fflush(im->aside.f) != 0)
+		return fail(-errno, "a temporary file: %s", strerror(errno));
+	r = free_all(im);
+	for (size_t i = im->aside.n; r >= 0 && i-- > 0;) {
 		struct incoming in;
 
-		for (size_t i = left; i-- > 0;) {
-			uint64_t at = im->aside.places[i];
-			int r = aside_get(&im->aside, at, &in) ? 0 : fail(-EIO, "a temporary file cannot be read back");
-
-			if (r == 0)
-				r = resolve(im, &in);
-			if (r == 0 && last)
-				refuse_orphan(im, &in);
-			if (r == 0 && !last)
-				im->aside.places[--done] = at;
-			incoming_done(&in);
-			if (r < 0)
-				return r;
-			told(im);
-		}
-		if (last)
-			break;
-		last = done == 0;
-		memmove(im->aside.places, im->aside.places + done, (left - done) * sizeof *im->aside.places);
-		left -= done;
+		r = aside_get(&im->aside, im->aside.places[i], &in) ? 1 : fail(-EIO, "a temporary file cannot be read back");
+		if (r > 0 && in.state == NULL)
+			r = rebuild(im, &in);
+		if (r > 0)
+			r = take_state_in(im, &in);
+		incoming_done(&in);
+		told(im);
 	}
-	return 0;
+	return r;
 }
 
 /* ---- binary ---- */
@@ -495,17 +596,28 @@ static int import_binary(struct importing *im)
 
 /* ---- the whole ---- */
 
-static int import_all(struct importing *im)
+static int read_all(struct importing *im)
 {
-	int kind = transfer_open(&im->source), r = kind;
+	int kind = transfer_open(&im->source);
 
 	if (kind == TRANSFER_BINARY)
-		r = import_binary(im);
-	else if (kind >= 0)
-		r = import_json(im, kind == TRANSFER_GZIP ? transfer_inflate : transfer_read);
-	if (r == 0)
-		r = store_all(im);
-	return r == 0 ? settle_sessions(im) : r;
+		return import_binary(im);
+	return kind < 0 ? kind : import_json(im, kind == TRANSFER_GZIP ? transfer_inflate : transfer_read);
+}
+
+/* All of it counts together. */
+static int import_all(struct importing *im)
+{
+	int r = read_all(im), ended;
+
+	if (r < 0 || im->aside.n == 0)
+		return r;
+	r = store_batch_begin(im->st->store);
+	if (r < 0)
+		return r;
+	r = store_all(im);
+	ended = store_batch_end(im->st->store, r == 0);
+	return r < 0 ? r : ended;
 }
 
 static void importing_done(struct importing *im)
@@ -515,6 +627,8 @@ static void importing_done(struct importing *im)
 	free(im->sessions);
 	aside_done(&im->aside);
 	free(im->standing);
+	free(im->known);
+	model_free(im->last);
 	value_done(&im->session);
 	transfer_close(&im->source);
 }
@@ -522,7 +636,7 @@ static void importing_done(struct importing *im)
 int snaptrail_import(struct snaptrail *st, const struct snaptrail_import_options *o, struct snaptrail_import_result *ret)
 {
 	struct importing im = { .st = st, .result = ret };
-	int r, synced;
+	int r;
 	HOLD(st);
 
 	*ret = (struct snaptrail_import_result){ 0 };
@@ -532,12 +646,7 @@ int snaptrail_import(struct snaptrail *st, const struct snaptrail_import_options
 	im.source.read = im.o.read;
 	im.source.arg = im.o.arg;
 	worker_wait(st);
-	r = store_batch_begin(st->store); /* a full disk or a kill leaves nothing behind either */
-	if (r == 0) {
-		r = import_all(&im);
-		synced = store_batch_end(st->store, r == 0);
-		r = r < 0 ? r : synced;
-	}
+	r = import_all(&im);
 	importing_done(&im);
 	hot_forget(st); /* what was replaced */
 	if (r < 0) {

@@ -50,6 +50,7 @@ struct exporter {
 	struct progress progress;
 	const char *path;            /* NULL: stdout */
 	char *beside;                /* what is written until it is whole; NULL: `path` is no plain file */
+	bool nameless;               /* and it has that name only then */
 	int fd;
 	int failed;                  /* an errno of writing */
 };
@@ -81,27 +82,46 @@ static void exported(void *arg, uint64_t done, uint64_t total)
 		fprintf(stderr, "\r\033[Ksnaptrail: exported %" PRIu64 " of %" PRIu64, done, total);
 }
 
+/* A file without a name in the folder of `path`, so that one who is killed leaves
+ * nothing; where that cannot be, one with a name of its own. */
+static int open_beside(struct exporter *x)
+{
+	char *folder = must(strdup(x->path)), *slash = strrchr(folder, '/');
+
+	if (slash)
+		slash[slash == folder] = 0;
+	x->fd = open(slash ? folder : ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+	free(folder);
+	x->beside = must(malloc(strlen(x->path) + 32));
+	sprintf(x->beside, "%s.%d.part", x->path, (int)getpid());
+	x->nameless = x->fd >= 0;
+	if (!x->nameless)
+		x->fd = open(x->beside, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+	return x->fd;
+}
+
 static int open_output(struct exporter *x)
 {
 	struct stat st;
-	mode_t mask = umask(0);
-	bool plain;
 
-	umask(mask);
 	x->fd = STDOUT_FILENO;
 	if (x->path == NULL)
 		return 0;
-	plain = stat(x->path, &st) < 0 || S_ISREG(st.st_mode);
-	if (plain) {
-		x->beside = must(malloc(strlen(x->path) + 8));
-		sprintf(x->beside, "%s.XXXXXX", x->path);
-		x->fd = mkstemp(x->beside);
-		if (x->fd >= 0)
-			fchmod(x->fd, 0666 & ~mask);
-	} else {
+	if (stat(x->path, &st) < 0 || S_ISREG(st.st_mode))
+		open_beside(x);
+	else
 		x->fd = open(x->path, O_WRONLY | O_CLOEXEC);
-	}
 	return x->fd < 0 ? out_error(x->cli, EXIT_USAGE, NULL, "%s: %s", x->path, strerror(errno)) : 0;
+}
+
+/* The file under its name, in one step. */
+static bool give_name(struct exporter *x)
+{
+	char link[40];
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", x->fd);
+	return fsync(x->fd) == 0 && (!x->nameless || linkat(AT_FDCWD, link, AT_FDCWD, x->beside, AT_SYMLINK_FOLLOW) == 0) &&
+	       rename(x->beside, x->path) == 0;
 }
 
 /* Under its name, or gone; 0 or an exit code. */
@@ -109,14 +129,13 @@ static int close_output(struct exporter *x, int status)
 {
 	bool good = status == EXIT_YES || status == EXIT_NO;
 
-	if (x->path == NULL)
+	if (x->path == NULL || x->fd < 0)
 		return status;
-	if (good && x->beside && (fsync(x->fd) < 0 || rename(x->beside, x->path) < 0))
-		status = out_error(x->cli, EXIT_INTERNAL, NULL, "%s: %s", x->path, strerror(errno));
-	else if (good)
-		free(x->beside), x->beside = NULL;
-	if (x->beside)
+	if (x->beside && (!good || !give_name(x))) {
+		if (good)
+			status = out_error(x->cli, EXIT_INTERNAL, NULL, "%s: %s", x->path, strerror(errno));
 		unlink(x->beside);
+	}
 	free(x->beside);
 	close(x->fd);
 	return status;
@@ -160,35 +179,44 @@ static int export_to(struct exporter *x, const struct snaptrail_export_options *
 	return close_output(x, r);
 }
 
-int cmd_export(struct cli *c)
+/* What is to go out, by the flags; 0 or an exit code. */
+static int export_range(struct cli *c, char session[256], struct snaptrail_export_options *o)
 {
-	const char *format = cli_flag(c, "format"), *tag = cli_flag(c, "tag");
-	struct exporter x = { .cli = c, .path = cli_flag(c, "output") };
-	struct snaptrail_export_options o = { .size = sizeof o, .write = put_bytes, .progress = exported, .arg = &x };
-	char session[256], *text;
-	const char **tags;
-	uint64_t start, rounded = 0;
+	const char *format = cli_flag(c, "format");
+	uint64_t start;
 	int r;
 
 	if (c->word_count > 1)
 		return out_error(c, EXIT_USAGE, NULL, "export takes one session");
-	if (x.path && strcmp(x.path, "-") == 0)
-		x.path = NULL;
-	o.format = format && strcmp(format, "binary") == 0 ? SNAPTRAIL_BINARY : SNAPTRAIL_JSON;
-	if (o.format == SNAPTRAIL_BINARY && x.path == NULL && isatty(STDOUT_FILENO))
-		return out_error(c, EXIT_USAGE, "give a file with -o", "a binary export is not for a terminal");
+	o->format = format && strcmp(format, "binary") == 0 ? SNAPTRAIL_BINARY : SNAPTRAIL_JSON;
+	o->include_incrementals = cli_has(c, "include-incrementals");
+	o->session = session;
 	r = cli_find_session(c, c->words[0], session, &start);
-	if (r == 0)
-		r = cli_range(c, start, &o.since_ns, &o.until_ns);
+	return r == 0 ? cli_range(c, start, &o->since_ns, &o->until_ns) : r;
+}
+
+int cmd_export(struct cli *c)
+{
+	const char *tag = cli_flag(c, "tag"), *path = cli_flag(c, "output");
+	uint64_t rounded = 0;
+	struct exporter x = { .cli = c };
+	struct snaptrail_export_options o = { .size = sizeof o, .write = put_bytes, .progress = exported, .arg = &x, .ret_rounded = &rounded };
+	char session[256], *text, *real;
+	const char **tags;
+	int r = export_range(c, session, &o);
+
 	if (r != 0)
 		return r;
+	if (path && strcmp(path, "-") == 0)
+		path = NULL;
+	if (o.format == SNAPTRAIL_BINARY && path == NULL && isatty(STDOUT_FILENO))
+		return out_error(c, EXIT_USAGE, "give a file with -o", "a binary export is not for a terminal");
+	real = path ? realpath(path, NULL) : NULL; /* a link stays one */
+	x.path = real ? real : path;
 	text = tag ? must(strdup(tag)) : NULL;
-	tags = split(text);
-	o.session = session;
-	o.tags = tags;
-	o.include_incrementals = cli_has(c, "include-incrementals");
-	o.ret_rounded = &rounded;
+	o.tags = tags = split(text);
 	r = export_to(&x, &o, &rounded);
+	free(real);
 	free(tags);
 	free(text);
 	return r;

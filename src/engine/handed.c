@@ -51,7 +51,9 @@ int handed_session(struct store *st, const char *name, uint64_t time_ns, struct 
 	}
 	m.started_ns = time_ns;
 	r = session_note(st, &m);
-	return r < 0 ? r : store_session_find(st, name, ret);
+	if (r == 0 && store_session_find(st, name, ret) < 0)
+		*ret = m; /* in a batch nobody sees it yet */
+	return r;
 }
 
 int handed_floor(struct store *st, const char *session_id, uint64_t time_ns, struct snapshot_meta *ret)

@@ -560,87 +560,6 @@ int json_member(struct json_reader *r, struct bytes *ret)
 
 /* ---- values ---- */
 
-static uint32_t hash_of(const struct pair *p)
-{
-	uint32_t h = 2166136261u;
-
-	for (uint32_t i = 0; i < p->name_len; i++)
-		h = (h ^ (uint8_t)p->name[i]) * 16777619u;
-	return h ^ h >> 15;
-}
-
-static bool same_name(const struct pair *a, const struct pair *b)
-{
-	return a->name_len == b->name_len && memcmp(a->name, b->name, a->name_len) == 0;
-}
-
-/* The first pair of that name takes the value, as in JavaScript. */
-static void merge(struct pair *first, struct pair *again)
-{
-	value_done(&first->value);
-	first->value = again->value;
-	free((char *)again->name);
-}
-
-static void unite_few(struct value *o)
-{
-	uint32_t kept = 0;
-
-	for (uint32_t i = 0; i < o->n; i++) {
-		uint32_t k = 0;
-
-		while (k < kept && !same_name(&o->pairs[k], &o->pairs[i]))
-			k++;
-		if (k < kept)
-			merge(&o->pairs[k], &o->pairs[i]);
-		else
-			o->pairs[kept++] = o->pairs[i];
-	}
-	o->n = kept;
-}
-
-/* Duplicate names of an object just read become one. */
-static void unite(struct value *o)
-{
-	_cleanup_free_ uint32_t *slots = NULL;
-	uint32_t kept = 0, mask = 16;
-
-	if (o->n <= 12) {
-		unite_few(o);
-		return;
-	}
-	while (mask < o->n * 2ull)
-		mask *= 2;
-	slots = xcalloc(mask--, sizeof *slots);
-	for (uint32_t i = 0; i < o->n; i++) {
-		uint32_t at = hash_of(&o->pairs[i]) & mask;
-
-		while (slots[at] && !same_name(&o->pairs[slots[at] - 1], &o->pairs[i]))
-			at = (at + 1) & mask;
-		if (slots[at]) {
-			merge(&o->pairs[slots[at] - 1], &o->pairs[i]);
-			continue;
-		}
-		o->pairs[kept] = o->pairs[i];
-		slots[at] = ++kept;
-	}
-	o->n = kept;
-}
-
-/* A pair behind the others, whether there is one of its name or not; room grows as
- * value_set()'s does. */
-static struct pair *new_pair(struct value *o, const uint8_t *name, size_t n)
-{
-	char *copy = xmalloc(n + 1);
-
-	if (o->n == 0 || (o->n >= 4 && (o->n & (o->n - 1)) == 0))
-		o->pairs = xrealloc(o->pairs, (o->n ? o->n * 2ull : 4) * sizeof *o->pairs);
-	memcpy(copy, name, n);
-	copy[n] = 0;
-	o->pairs[o->n] = (struct pair){ .name = copy, .name_len = (uint32_t)n };
-	return &o->pairs[o->n++];
-}
-
 static int take_object(struct json_reader *r, struct value *ret)
 {
 	const uint8_t *p;
@@ -655,14 +574,14 @@ static int take_object(struct json_reader *r, struct value *ret)
 		e = name(r, &p, &n);
 		if (e < 0)
 			break;
-		pair = new_pair(ret, p, n);
+		pair = value_append(ret, (const char *)p, n);
 		e = expect(r, ':');
 		if (e == 0)
 			e = json_take(r, &v);
 		if (e == 0)
 			pair->value = v;
 	}
-	unite(ret);
+	value_unite(ret); /* names that came twice */
 	return e;
 }
 

@@ -260,6 +260,7 @@ static bool load_fields(struct value *object, const struct field *fields, const 
 {
 	struct wire w;
 	size_t pos = 0;
+	bool extra = false;
 	int r;
 
 	while ((r = wire_next(b->p, b->n, &pos, &w)) > 0) {
@@ -273,6 +274,7 @@ static bool load_fields(struct value *object, const struct field *fields, const 
 		if (w.field == EXTRA && w.type == 2) {
 			if (!pair_unpack(object, w.b.p, w.b.n, 0))
 				return false;
+			extra = true;
 			continue;
 		}
 		while (f->name && f->number != w.field)
@@ -280,6 +282,8 @@ static bool load_fields(struct value *object, const struct field *fields, const 
 		if (f->name && !load_field(object, f, &w))
 			return false;
 	}
+	if (extra)
+		value_unite(object);
 	return r == 0;
 }
 

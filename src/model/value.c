@@ -42,6 +42,22 @@ struct value value_text(const void *p, size_t n)
 
 struct value value_str(const char *s) { return value_text(s, strlen(s)); }
 
+static void copy_pairs(const struct value *v, struct value *ret)
+{
+	uint32_t room = 4;
+
+	while (room < v->n)
+		room *= 2;
+	*ret = value_object();
+	ret->pairs = v->n ? xmalloc(room * sizeof *ret->pairs) : NULL;
+	for (; ret->n < v->n; ret->n++) {
+		const struct pair *p = &v->pairs[ret->n];
+		const char *name = p->literal ? p->name : xmemdup(p->name, p->name_len + 1u);
+
+		ret->pairs[ret->n] = (struct pair){ name, p->name_len, p->literal, value_copy(&p->value) };
+	}
+}
+
 struct value value_copy(const struct value *v)
 {
 	struct value c = *v;
@@ -58,10 +74,7 @@ struct value value_copy(const struct value *v)
 			value_push(&c, value_copy(&v->items[i]));
 		break;
 	case VALUE_OBJECT:
-		c = value_object();
-		for (uint32_t i = 0; i < v->n; i++)
-			value_set(&c, v->pairs[i].name, v->pairs[i].name_len, v->pairs[i].literal,
-				  value_copy(&v->pairs[i].value));
+		copy_pairs(v, &c);
 		break;
 	default:
 		break;
@@ -155,6 +168,86 @@ void value_set(struct value *o, const char *name, size_t n, bool literal, struct
 		name = copy;
 	}
 	o->pairs[o->n++] = (struct pair){ name, (uint32_t)n, literal, v };
+}
+
+struct pair *value_append(struct value *o, const char *name, size_t n)
+{
+	char *copy = xmalloc(n + 1);
+
+	if (at_capacity(o->n))
+		o->pairs = xrealloc(o->pairs, (o->n ? o->n * 2ull : 4) * sizeof *o->pairs);
+	if (n)
+		memcpy(copy, name, n);
+	copy[n] = 0;
+	o->pairs[o->n] = (struct pair){ .name = copy, .name_len = (uint32_t)n };
+	return &o->pairs[o->n++];
+}
+
+static uint32_t hash_of(const struct pair *p)
+{
+	uint32_t h = 2166136261u;
+
+	for (uint32_t i = 0; i < p->name_len; i++)
+		h = (h ^ (uint8_t)p->name[i]) * 16777619u;
+	return h ^ h >> 15;
+}
+
+static bool same_name(const struct pair *a, const struct pair *b)
+{
+	return a->name_len == b->name_len && memcmp(a->name, b->name, a->name_len) == 0;
+}
+
+/* The first pair of that name takes the value, as value_set() would. */
+static void merge(struct pair *first, struct pair *again)
+{
+	value_done(&first->value);
+	first->value = again->value;
+	if (!again->literal)
+		free((char *)again->name);
+}
+
+static void unite_few(struct value *o)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < o->n; i++) {
+		uint32_t k = 0;
+
+		while (k < kept && !same_name(&o->pairs[k], &o->pairs[i]))
+			k++;
+		if (k < kept)
+			merge(&o->pairs[k], &o->pairs[i]);
+		else
+			o->pairs[kept++] = o->pairs[i];
+	}
+	o->n = kept;
+}
+
+void value_unite(struct value *o)
+{
+	_cleanup_free_ uint32_t *slots = NULL;
+	uint32_t kept = 0, mask = 16;
+
+	if (o->n <= 12) {
+		unite_few(o);
+		return;
+	}
+	while (mask < o->n * 2ull)
+		mask *= 2;
+	slots = xcalloc(mask--, sizeof *slots);
+	for (uint32_t i = 0; i < o->n; i++) {
+		uint32_t at = hash_of(&o->pairs[i]) & mask;
+
+		while (slots[at] && !same_name(&o->pairs[slots[at] - 1], &o->pairs[i]))
+			at = (at + 1) & mask;
+		if (slots[at]) {
+			merge(&o->pairs[slots[at] - 1], &o->pairs[i]);
+			continue;
+		}
+		o->pairs[kept] = o->pairs[i];
+		slots[at] = ++kept;
+	}
+	o->n = kept;
 }
 
 void value_unset(struct value *o, const char *name) { value_unset_n(o, name, strlen(name)); }
@@ -341,7 +434,7 @@ bool pair_unpack(struct value *o, const uint8_t *p, size_t n, unsigned depth)
 		value_done(&v);
 		return false;
 	}
-	value_set(o, name.p, name.n, false, v);
+	value_append(o, name.p, name.n)->value = v;
 	return true;
 }
 
@@ -360,6 +453,7 @@ bool object_unpack(struct value *ret, const uint8_t *p, size_t n, unsigned depth
 			break;
 		}
 	}
+	value_unite(ret);
 	if (r < 0)
 		value_done(ret);
 	return r == 0;

@@ -61,6 +61,10 @@ struct value *value_get_n(const struct value *object, const char *name, size_t n
 /* Takes `v`.  With `literal` the name is not copied.  What was no object (for
  * value_push: no list) becomes one. */
 void value_set(struct value *object, const char *name, size_t n, bool literal, struct value v);
+/* For reading many: a pair behind the others, whatever its name; then, once, those
+ * of one name become one as if they had been set in turn. */
+struct pair *value_append(struct value *object, const char *name, size_t n);
+void value_unite(struct value *object);
 void value_unset(struct value *object, const char *name);
 void value_unset_n(struct value *object, const char *name, size_t n);
 void value_push(struct value *list, struct value v);
@@ -72,7 +76,7 @@ bool value_unpack(struct value *ret, const uint8_t *p, size_t n, unsigned depth)
 void object_pack(const struct value *v, struct buf *out);
 bool object_unpack(struct value *ret, const uint8_t *p, size_t n, unsigned depth);
 void pair_pack(const struct pair *p, struct buf *out);
-/* Appends the pair that the bytes hold to an object. */
+/* Appends the pair that the bytes hold to an object: see value_append(). */
 bool pair_unpack(struct value *object, const uint8_t *p, size_t n, unsigned depth);
 
 /* protobuf pieces for packing. */

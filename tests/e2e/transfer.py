@@ -187,6 +187,9 @@ def test_a_file_is_whole_or_as_it_was():
     with open("out") as f:
         assert len(json.load(f)["snapshots"]) == 4
     assert [n for n in os.listdir(".") if n.startswith("out")] == ["out"]
+    os.symlink("out", "link")
+    snaptrail("export", "orders", "-o", "link")
+    assert os.path.islink("link") and sorted(os.listdir(".")) == ["link", "out"]
     assert run("export", "orders", "-o", "no/such/folder")[0] == 2
     assert run("export", "orders", "-o", "/dev/full")[0] == 70
 
@@ -274,6 +277,68 @@ def test_chains_of_incrementals_find_their_bases_in_any_order():
     code, out, err = run("import", "-", "--no-validate", stdin=document(*everything))
     assert (code, out) == (0, b"6 imported\n"), err
     assert [s["state"]["agents"]["x"]["n"] for s in exported(session="d")["snapshots"]] == [5, 4, 3, 2, 1, 0]
+
+
+def test_overwriting_replaces_and_leaves_what_stands_on_it():
+    a0, a1, b = ({"agents": {"x": {"n": i, "rest": "." * 2000}}} for i in (1, 2, 3))
+    inc = dict(snapshot("b", 2000), state=None, type="incremental",
+               incrementalData={"baseSnapshotId": "a", "changes": {"agents": {"added": {}, "updated": {"x": {"n": 3}}, "removed": []}}})
+    run("import", "-", "--no-validate", stdin=document(inc, snapshot("a", state=a0)))
+    code, out, err = run("import", "-", "--overwrite", stdin=document(snapshot("a", 1500, state=a1, description="again")))
+    assert (code, out) == (0, b"1 imported\n"), err
+    (s,) = [s for s in ls("d") if s["id"] == "a"]
+    assert s["description"] == "again" and s["timestamp"] == 1500 and len(ls("d")) == 2
+    back = {s["id"]: s["state"] for s in exported("--include-incrementals", session="d")["snapshots"]}
+    assert back == {"a": a1, "b": b}, back
+
+
+def test_what_was_recorded_here_is_not_replaced():
+    record("/bin/sh", "-c", "/bin/true")
+    before = exported("--include-incrementals", session="s")
+    code, out, err = run("import", "-", "--overwrite", "--json", stdin=json.dumps(before).encode())
+    assert code == 0 and json.loads(out) == {"imported": 0, "skipped": len(before["snapshots"]), "errors": []}, (out, err)
+    assert exported("--include-incrementals", session="s")["snapshots"] == before["snapshots"]
+
+
+def test_a_killed_import_leaves_all_or_nothing():
+    state = {"agents": {"agent-%d" % i: {"id": i, "variables": {"k": str(random.Random(i).random())}} for i in range(2000)}}
+    with open("in", "wb") as f:
+        f.write(document(*(snapshot("n%d" % i, 1000 + i, state) for i in range(40, 0, -1))))
+    seen = set()
+    for i in range(12):
+        store = "k%d" % i
+        p = subprocess.Popen([SNAPTRAIL, "--store", store, "import", "in"], stdout=subprocess.DEVNULL)
+        size = 0
+        while p.poll() is None and size < 4096 * (i * 4 + 1):
+            folder = os.path.join(store, "segments")
+            size = sum(os.path.getsize(os.path.join(folder, n)) for n in os.listdir(folder)) if os.path.isdir(folder) else 0
+        p.kill()
+        p.wait()
+        n = len(json.loads(run("--store", store, "ls", "d", "--json")[1] or "[]"))
+        assert n in (0, 40), n
+        seen.add(n)
+    assert 0 in seen, "none was killed in time"
+
+
+def peak_kb(*args):
+    pid = os.fork()
+    if pid == 0:
+        os.execv(SNAPTRAIL, [SNAPTRAIL, *args])
+    _, status, used = os.wait4(pid, 0)
+    assert status == 0, (args, status)
+    return used.ru_maxrss
+
+
+def test_memory_holds_one_state_however_many_there_are():
+    state = {"agents": {"agent-%d" % i: {"id": i, "variables": {"k": "v" * 40, "n": i + 0.5}} for i in range(5000)}}
+    peaks = []
+    for n in (3, 30):
+        with open("in", "wb") as f:
+            f.write(document(*(snapshot("n%d-%d" % (n, i), 1000 + i, state, sessionId="n%d" % n) for i in range(n, 0, -1))))
+        peaks.append([peak_kb("import", "in"), peak_kb("export", "n%d" % n, "-o", "out"),
+                      peak_kb("export", "n%d" % n, "-f", "binary", "-o", "b"), peak_kb("--store", "s%d" % n, "import", "b")])
+    for few, many in zip(*peaks):
+        assert many < few + 8000, peaks
 
 
 @limit(180)
