@@ -406,6 +406,24 @@ int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n);
 int snaptrail_batch_begin(struct snaptrail *st);
 int snaptrail_batch_end(struct snaptrail *st, bool keep);
 
+/* The configured limits (max_age, max_snapshots, max_size; what tagged_only and
+ * keep_tags keep), applied.  A handle that makes snapshots and `run` do so now
+ * and then, when a limit is passed by a sixteenth. */
+struct snaptrail_verdict {
+	const struct snaptrail_snapshot *snapshot;
+	bool goes;
+	const char *why;                /* a phrase */
+	int64_t bytes;                  /* that come back; negative: what it takes over from those that go */
+};
+struct snaptrail_pruned {
+	uint64_t snapshots;             /* that went, or with dry_run would */
+	int64_t bytes;                  /* that came back, or would */
+};
+/* Tells of each snapshot, session by session in order of time, or of none when
+ * `told` is NULL; unless `dry_run` it then deletes and gives the space back. */
+int snaptrail_prune(struct snaptrail *st, bool dry_run, void (*told)(void *arg, const struct snaptrail_verdict *v), void *arg,
+                    struct snaptrail_pruned *ret);
+
 /* Automatic snapshots of a session whose state you hold: each interval (0: as
  * configured) `state` is called, on a thread of the handle's own, and gives the
  * state, which stays yours, or NULL for none this time.  Where the session has

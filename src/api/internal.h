@@ -45,6 +45,8 @@ struct snaptrail {
 	struct shared_model *hot_oldest, *hot_newest;
 	size_t hot_bytes;
 	uint64_t hot_hits, hot_misses;
+	uint64_t created;           /* snapshots of callers' states */
+	uint64_t retained_mono_ns;  /* when the limits were last looked at */
 	struct worker *worker;      /* NULL until something is to be done in the background */
 };
 
@@ -76,6 +78,7 @@ struct snaptrail_state {
 	char session[256];
 	/* what its journal stands on */
 	const struct snaptrail *base_st;
+	uint64_t base_seen_ns;      /* monotonic: when it was known to be there */
 	char base_session[STORE_ID_LEN + 1];
 	struct handed_base base;
 };
@@ -96,6 +99,10 @@ void snapshot_public(struct snaptrail *st, const struct snapshot_meta *m, struct
 int session_meant(struct snaptrail *st, const char *name, struct session_meta *ret);
 uint64_t tick_of(const struct snaptrail *st);
 int tags_check(const char *const *tags);
+/* The payload of a full snapshot, for what deletion has to make whole. */
+int handle_fold(void *st, const struct snapshot_meta *m, struct buf *out);
+/* Limits as configured, now and then: what a handle that writes does by itself. */
+void handle_retain(struct snaptrail *st);
 /* What a timer does with the state that it was given. */
 int handle_create_automatic(struct snaptrail *st, const char *session, struct snaptrail_state *state);
 

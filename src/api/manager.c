@@ -129,9 +129,27 @@ static void stands_on(struct snaptrail *st, struct snaptrail_state *s, const str
 	if (__atomic_load_n(&s->shared->refs, __ATOMIC_ACQUIRE) > 1)
 		return; /* others look at it: an edit makes a copy, which has no journal */
 	s->base_st = st;
+	s->base_seen_ns = mono_now_ns();
 	s->base = h->after;
 	memcpy(s->base_session, h->m.session_id, sizeof s->base_session);
 	model_journal_begin(s->model);
+}
+
+#define LOOK_NS 1000000000u
+#define RETAIN_EACH 64u /* snapshots between two looks at the limits */
+
+/* Others may have deleted it; see just_deleted() of compaction. */
+static bool base_is_there(struct snaptrail *st, struct snaptrail_state *s)
+{
+	struct snapshot_meta m;
+	uint64_t now = mono_now_ns();
+
+	if (now - s->base_seen_ns < LOOK_NS)
+		return true;
+	worker_wait(st);
+	store_refresh(st->store);
+	s->base_seen_ns = now;
+	return store_snapshot_find(st->store, s->base.id, &m, NULL) == 0;
 }
 
 static int create(struct snaptrail *st, const char *session, struct snaptrail_state *state,
@@ -153,7 +171,7 @@ static int create(struct snaptrail *st, const char *session, struct snaptrail_st
 	r = handed_session(st->store, session, ho.time_ns, &s);
 	if (r < 0)
 		return r;
-	if (state->base_st == st && strcmp(state->base_session, s.id) == 0)
+	if (state->base_st == st && strcmp(state->base_session, s.id) == 0 && base_is_there(st, state))
 		ho.base = &state->base;
 	else
 		worker_wait(st); /* what it is to be compared with may be on its way */
@@ -171,6 +189,8 @@ static int create(struct snaptrail *st, const char *session, struct snaptrail_st
 	if (r == 0 && !o->later)
 		notify_created(st, &h.m);
 	handed_snapshot_done(&h);
+	if (r == 0 && ++st->created % RETAIN_EACH == 0)
+		handle_retain(st);
 	return r;
 }
 
@@ -225,4 +245,111 @@ int snaptrail_automatic_from(struct snaptrail *st, const char *session, uint64_t
 	if (r == 0)
 		notify(st, &(struct snaptrail_notification){ .event = "automatic_snapshots_started", .session = session });
 	return r;
+}
+
+/* ---- deleting ---- */
+
+int handle_fold(void *arg, const struct snapshot_meta *m, struct buf *out)
+{
+	struct snaptrail *st = arg;
+
+	return handed_full(st->store, m, out);
+}
+
+int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n)
+{
+	char(*own)[STORE_ID_LEN + 1] = xcalloc(n, sizeof *own);
+	const char **list = xcalloc(n, sizeof *list);
+	int r = 0;
+	HOLD(st);
+
+	worker_wait(st);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		struct snapshot_meta m;
+
+		r = store_snapshot_find(st->store, ids[i], &m, NULL);
+		if (r == 0)
+			memcpy(own[i], m.id, sizeof m.id);
+		list[i] = own[i];
+	}
+	if (r == 0)
+		r = store_delete(st->store, list, n, &(struct store_folding){ handle_fold, st }, NULL);
+	for (size_t i = 0; i < n && r == 0; i++)
+		notify(st, &(struct snaptrail_notification){ .event = "snapshot_deleted", .id = ids[i] });
+	free(own);
+	free(list);
+	return r < 0 ? notify_error(st, "snapshot_deletion_failed", NULL, n == 1 ? ids[0] : NULL, r) : r;
+}
+
+int snaptrail_batch_begin(struct snaptrail *st)
+{
+	HOLD(st);
+
+	worker_wait(st);
+	return store_batch_begin(st->store);
+}
+
+int snaptrail_batch_end(struct snaptrail *st, bool keep)
+{
+	HOLD(st);
+
+	worker_wait(st);
+	return store_batch_end(st->store, keep);
+}
+
+/* ---- limits ---- */
+
+struct pruning {
+	struct snaptrail *st;
+	void (*told)(void *arg, const struct snaptrail_verdict *v);
+	void *arg;
+};
+
+static void tell_verdict(void *arg, const struct store_verdict *v)
+{
+	struct pruning *p = arg;
+	struct snaptrail_snapshot s;
+
+	snapshot_public(p->st, v->m, &s);
+	p->told(p->arg, &(struct snaptrail_verdict){ .snapshot = &s, .goes = v->goes, .why = v->why, .bytes = v->bytes });
+}
+
+static int prune(struct snaptrail *st, bool dry, bool lazy, void (*told)(void *arg, const struct snaptrail_verdict *v), void *arg,
+		 struct snaptrail_pruned *ret)
+{
+	const struct config *c = st->config;
+	struct pruning p = { st, told, arg };
+	struct store_retention r = { .max_age_ns = c->max_age_ns, .max_snapshots = c->max_snapshots, .max_bytes = c->max_size_bytes,
+				     .tagged_only = c->tagged_only, .keep_tags = (const char *const *)c->keep_tags,
+				     .now_ns = wall_now_ns(), .lazy = lazy };
+
+	*ret = (struct snaptrail_pruned){ 0 };
+	return store_prune(st->store, &r, dry, &(struct store_folding){ handle_fold, st }, told ? tell_verdict : NULL, &p,
+			   &ret->snapshots, &ret->bytes);
+}
+
+int snaptrail_prune(struct snaptrail *st, bool dry_run, void (*told)(void *arg, const struct snaptrail_verdict *v), void *arg,
+		    struct snaptrail_pruned *ret)
+{
+	int r;
+	HOLD(st);
+
+	worker_wait(st);
+	r = prune(st, dry_run, false, told, arg, ret);
+	return r < 0 ? notify_error(st, "cleanup_failed", NULL, NULL, r) : r;
+}
+
+void handle_retain(struct snaptrail *st)
+{
+	struct snaptrail_pruned done;
+	uint64_t now = mono_now_ns();
+	int r;
+
+	if (st->retained_mono_ns && now - st->retained_mono_ns < LOOK_NS)
+		return;
+	worker_wait(st);
+	r = prune(st, false, true, NULL, NULL, &done);
+	st->retained_mono_ns = mono_now_ns() + (mono_now_ns() - now) * 20; /* at most a twentieth of the time */
+	if (r < 0)
+		notify_error(st, "cleanup_failed", NULL, NULL, r);
 }

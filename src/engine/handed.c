@@ -116,7 +116,7 @@ static int chain_find(struct store *st, const struct snapshot_meta *m, struct ch
 		c->m[c->n++] = at;
 		if (at.type == SNAPSHOT_FULL || at.base_id[0] == 0)
 			return 0;
-		r = c->n > CHAIN_MAX ? -ELOOP : store_snapshot_find(st, at.base_id, &at, NULL);
+		r = c->n > CHAIN_MAX ? -ELOOP : store_base_find(st, at.base_id, &at);
 		if (r < 0) {
 			free(c->m);
 			return fail(-EBADMSG, "snapshot %s stands on %s, which is not there", m->id, c->m[c->n - 1].base_id);

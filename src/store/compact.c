@@ -22,6 +22,9 @@ struct compaction {
 	bool *chosen;                /* of the segments */
 	char (*elsewhere)[16];       /* ids of snapshot records in segments that stay, sorted */
 	size_t n, cap;
+	char (*bases)[16];           /* deleted ones that some that live stand on all the same, sorted */
+	size_t nbases;
+	uint64_t now_ns;
 	struct segment out;          /* being written; fd -1 none */
 	char **written;              /* paths of all that were */
 	size_t nwritten;
@@ -49,11 +52,25 @@ static bool is_deletion(const struct buf *meta)
 	return is;
 }
 
+#define RACE_NS 10000000000u
+
+/* Somebody may stand on it who did not hear that it was deleted: it was the
+ * newest then, a moment old, and writers look every second. */
+static bool just_deleted(const struct compaction *c, const struct item *it)
+{
+	return it->m.handed_in && it->edited_ns < it->m.created_ns + RACE_NS && c->now_ns < it->edited_ns + RACE_NS;
+}
+
+static bool stood_on(const struct compaction *c, const struct item *it)
+{
+	return c->nbases && bsearch(it->m.id, c->bases, c->nbases, 16, by_id);
+}
+
 static bool edit_lives(const struct compaction *c, const struct record_header *h, const struct buf *meta)
 {
 	const struct item *it = fold_item(c->s, h->id);
 
-	if (it && !it->deleted)
+	if (it && (!it->deleted || just_deleted(c, it) || stood_on(c, it)))
 		return true;
 	return is_deletion(meta) && c->n && bsearch(h->id, c->elsewhere, c->n, 16, by_id);
 }
@@ -65,7 +82,7 @@ static bool lives(const struct compaction *c, uint32_t segment, uint64_t at, con
 	switch (h->type) {
 	case RECORD_SNAPSHOT:
 		it = fold_item(c->s, h->id);
-		return it && !it->deleted && it->segment == segment && it->at == at;
+		return it && it->segment == segment && it->at == at && (!it->deleted || just_deleted(c, it) || stood_on(c, it));
 	case RECORD_EDIT: return edit_lives(c, h, meta);
 	default: return session_lives(c, h->session_id);
 	}
@@ -144,6 +161,27 @@ static bool choose(struct compaction *c, double share)
 	if (c->n)
 		qsort(c->elsewhere, c->n, 16, by_id);
 	return any;
+}
+
+/* What a writer built on in the moment in which it was deleted, down to what
+ * was not. */
+static void find_bases(struct compaction *c)
+{
+	for (size_t i = 0; i < c->s->nall; i++) {
+		const struct item *it = c->s->all[i];
+
+		if (it->deleted || it->m.type != SNAPSHOT_INCREMENTAL || !it->m.handed_in)
+			continue;
+		for (size_t steps = 0; steps < c->s->nall && it && it->m.base_id[0]; steps++) {
+			it = fold_item(c->s, it->m.base_id);
+			if (it == NULL || !it->deleted)
+				break;
+			c->bases = xrealloc(c->bases, (c->nbases + 1) * 16);
+			memcpy(c->bases[c->nbases++], it->m.id, 16);
+		}
+	}
+	if (c->nbases)
+		qsort(c->bases, c->nbases, 16, by_id);
 }
 
 /* ---- copying ---- */
@@ -257,12 +295,15 @@ int store_compact(struct store *s, double share, uint64_t *ret_freed)
 		return lock == -EBUSY ? 0 : lock;
 	store_refresh(s);
 	pthread_mutex_lock(&s->lock);
+	c.now_ns = store_now_ns();
+	find_bases(&c);
 	c.chosen = xcalloc(s->nsegments, sizeof *c.chosen);
 	if (choose(&c, share))
 		r = rewrite(&c, ret_freed);
 	pthread_mutex_unlock(&s->lock);
 	free(c.chosen);
 	free(c.elsewhere);
+	free(c.bases);
 	for (size_t i = 0; i < c.nwritten; i++)
 		free(c.written[i]);
 	free(c.written);

@@ -154,6 +154,7 @@ int batch_end(struct store *s, bool keep);
 
 /* As if nothing had been read yet, but for strings that callers may hold. */
 void fold_start_over(struct store *s);
+uint64_t store_now_ns(void); /* wall clock */
 /* Reads the folder anew: segments have gone. */
 int store_reload(struct store *s);
 

@@ -41,7 +41,7 @@ void store_new_id(char id[STORE_ID_LEN + 1])
 	snprintf(id, STORE_ID_LEN + 1, "%016llx", (unsigned long long)r);
 }
 
-static uint64_t wall_ns(void)
+uint64_t store_now_ns(void)
 {
 	struct timespec t;
 
@@ -266,7 +266,7 @@ static int my_segment(struct store *s)
 /* Writes a record and folds it in.  Under the lock. */
 static int put_record(struct store *s, struct record_header *h, const struct buf *meta, const void *payload, bool sync)
 {
-	uint64_t at = 0, now = wall_ns();
+	uint64_t at = 0, now = store_now_ns();
 	int r;
 
 	if (meta->len > RECORD_META_MAX)
@@ -720,6 +720,18 @@ static void consider(struct named *w, struct item *it)
 	used = strlen(w->candidates);
 	if (w->found++ < 6)
 		snprintf(w->candidates + used, sizeof w->candidates - used, " %s", it->m.id);
+}
+
+int store_base_find(struct store *s, const char *id, struct snapshot_meta *ret)
+{
+	struct item *it;
+
+	enter(s);
+	it = strlen(id) == STORE_ID_LEN ? fold_item(s, id) : NULL;
+	if (it)
+		*ret = it->m;
+	pthread_mutex_unlock(&s->lock);
+	return it ? 0 : fail(-ENOENT, "no snapshot %s", id);
 }
 
 int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i)

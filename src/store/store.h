@@ -217,6 +217,9 @@ uint64_t store_changes_before(struct store *s, const char *session_id, size_t i)
  * session.  -ENOENT, -EMLINK (the candidates are in the detail). */
 int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i);
 int store_snapshot_find(struct store *s, const char *text, struct snapshot_meta *ret, size_t *ret_i);
+/* What another stands on, by its whole id: also one that was deleted in the
+ * moment in which that was made, as long as its record is there. */
+int store_base_find(struct store *s, const char *id, struct snapshot_meta *ret);
 struct store_search {
 	const char *session_id;           /* NULL: of all */
 	const char *const *all, *const *any, *const *none; /* tags; NULL-terminated or NULL */
