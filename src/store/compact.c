@@ -88,7 +88,8 @@ static bool lives(const struct compaction *c, uint32_t segment, uint64_t at, con
 	}
 }
 
-/* Calls back for each whole record of a segment. */
+/* Calls back for each record of a segment; -EBADMSG where one should be and is none,
+ * or all behind it would be taken for dead. */
 static int each_record(struct compaction *c, uint32_t k,
 		       int (*each)(struct compaction *c, uint32_t k, uint64_t at, struct record_header *h, const struct buf *meta, void *arg),
 		       void *arg)
@@ -99,8 +100,9 @@ static int each_record(struct compaction *c, uint32_t k,
 	uint64_t at = SEGMENT_HEADER_BYTES;
 	int r = segment_use(seg);
 
-	while (r == 0 && at < seg->size && segment_read(seg, at, &h, &meta) > 0) {
-		r = each(c, k, at, &h, &meta, arg);
+	while (r == 0 && at < seg->size) {
+		r = segment_read(seg, at, &h, &meta);
+		r = r > 0 ? each(c, k, at, &h, &meta, arg) : r < 0 ? r : -EBADMSG;
 		at += record_extent_bytes(&h);
 	}
 	segment_rest(seg);
@@ -232,7 +234,7 @@ static int copy_one(struct compaction *c, uint32_t k, uint64_t at, struct record
 		r = finish_out(c);
 	if (r == 0 && c->out.fd < 0)
 		r = begin_out(c);
-	if (r == 0 && h->payload_len)
+	if (r == 0) /* checks it whole: a copy must not make damage sound */
 		r = segment_payload(&c->s->segments[k], at, h, &payload, true);
 	if (r == -EBADMSG)
 		return r; /* damaged: the whole compaction stops, nothing is lost */

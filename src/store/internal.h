@@ -110,7 +110,7 @@ struct store {
 	uint64_t folded;            /* records since the index was read */
 	const struct tier_ops *tiers[3]; /* from near to far */
 	struct item *oldest, *newest;    /* the memory tier's order of use */
-	uint64_t memory_bytes, memory_items, hits, misses, evicted, damaged;
+	uint64_t memory_bytes, memory_items, hits, misses, evicted, disk_hits, damaged;
 };
 
 /* One record into the fold. */

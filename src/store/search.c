@@ -1,5 +1,5 @@
-/* Searching: by tag, by time, by type, in order of time, size or tags; and what
- * lies before a snapshot.  Lists of each tag's snapshots and sums along each
+/* Searching: by tag, by time, by type, in order of time, size or tags; by name; and
+ * what lies before a snapshot.  Lists of each tag's snapshots and sums along each
  * session are made when they are first asked for, and again when what they stand on
  * changed.
  *
@@ -9,6 +9,7 @@
 #include "store/internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "base/err.h"
 
@@ -344,6 +345,72 @@ int64_t store_search(struct store *s, const struct store_search *q, int (*each)(
 		}
 	} while (n == CHUNK);
 	return done;
+}
+
+/* ---- by name ---- */
+
+/* How well a text names a snapshot. */
+enum naming { NAMES_NOT, NAMES_BY_PREFIX, NAMES_AS_FOREIGN, NAMES_WHOLE };
+
+static enum naming names(const struct item *it, const char *text, size_t n)
+{
+	if (n == STORE_ID_LEN && memcmp(it->m.id, text, n) == 0)
+		return NAMES_WHOLE;
+	if (n && strcmp(it->m.foreign_id, text) == 0)
+		return NAMES_AS_FOREIGN;
+	if (n >= 4 && (strncmp(it->m.id, text, n) == 0 || strncmp(it->m.foreign_id, text, n) == 0))
+		return NAMES_BY_PREFIX;
+	return NAMES_NOT;
+}
+
+struct named {
+	const char *text;
+	struct item *hit;
+	enum naming how;
+	size_t found;            /* that are named as well as that */
+	char candidates[300];
+};
+
+static void consider(struct named *w, struct item *it)
+{
+	enum naming how = names(it, w->text, strlen(w->text));
+	size_t used;
+
+	if (how == NAMES_NOT || how < w->how)
+		return;
+	if (how > w->how) {
+		w->found = 0;
+		w->candidates[0] = 0;
+	}
+	w->how = how;
+	w->hit = it;
+	used = strlen(w->candidates);
+	if (w->found++ < 6)
+		snprintf(w->candidates + used, sizeof w->candidates - used, " %s", it->m.id);
+}
+
+int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i)
+{
+	struct named w = { .text = text };
+
+	store_enter(s);
+	for (size_t i = 0; i < s->nall; i++)
+		if (!s->all[i]->deleted && (session_id == NULL || strcmp(s->all[i]->m.session_id, session_id) == 0))
+			consider(&w, s->all[i]);
+	if (w.found == 1) {
+		*ret = w.hit->m;
+		if (ret_i)
+			*ret_i = fold_position(w.hit);
+	}
+	store_leave(s);
+	if (w.found > 1)
+		return fail(-EMLINK, "\"%s\" is ambiguous:%s%s", text, w.candidates, w.found > 6 ? " ..." : "");
+	return w.found ? 0 : fail(-ENOENT, "no snapshot \"%s\"", text);
+}
+
+int store_snapshot_find(struct store *s, const char *text, struct snapshot_meta *ret, size_t *ret_i)
+{
+	return store_snapshot_find_in(s, NULL, text, ret, ret_i);
 }
 
 /* ---- along a session ---- */

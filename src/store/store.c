@@ -682,80 +682,16 @@ int store_snapshot_floor(struct store *s, const char *session_id, uint64_t t, si
 	return 0;
 }
 
-/* How well a text names a snapshot. */
-enum naming { NAMES_NOT, NAMES_BY_PREFIX, NAMES_AS_FOREIGN, NAMES_WHOLE };
-
-static enum naming names(const struct item *it, const char *text, size_t n)
-{
-	if (n == STORE_ID_LEN && memcmp(it->m.id, text, n) == 0)
-		return NAMES_WHOLE;
-	if (n && strcmp(it->m.foreign_id, text) == 0)
-		return NAMES_AS_FOREIGN;
-	if (n >= 4 && (strncmp(it->m.id, text, n) == 0 || strncmp(it->m.foreign_id, text, n) == 0))
-		return NAMES_BY_PREFIX;
-	return NAMES_NOT;
-}
-
-struct named {
-	const char *text;
-	struct item *hit;
-	enum naming how;
-	size_t found;            /* that are named as well as that */
-	char candidates[300];
-};
-
-static void consider(struct named *w, struct item *it)
-{
-	enum naming how = names(it, w->text, strlen(w->text));
-	size_t used;
-
-	if (how == NAMES_NOT || how < w->how)
-		return;
-	if (how > w->how) {
-		w->found = 0;
-		w->candidates[0] = 0;
-	}
-	w->how = how;
-	w->hit = it;
-	used = strlen(w->candidates);
-	if (w->found++ < 6)
-		snprintf(w->candidates + used, sizeof w->candidates - used, " %s", it->m.id);
-}
-
 int store_base_find(struct store *s, const char *id, struct snapshot_meta *ret)
 {
 	struct item *it;
 
-	enter(s);
+	store_enter(s);
 	it = strlen(id) == STORE_ID_LEN ? fold_item(s, id) : NULL;
 	if (it)
 		*ret = it->m;
-	pthread_mutex_unlock(&s->lock);
+	store_leave(s);
 	return it ? 0 : fail(-ENOENT, "no snapshot %s", id);
-}
-
-int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i)
-{
-	struct named w = { .text = text };
-
-	store_enter(s);
-	for (size_t i = 0; i < s->nall; i++)
-		if (!s->all[i]->deleted && (session_id == NULL || strcmp(s->all[i]->m.session_id, session_id) == 0))
-			consider(&w, s->all[i]);
-	if (w.found == 1) {
-		*ret = w.hit->m;
-		if (ret_i)
-			*ret_i = fold_position(w.hit);
-	}
-	pthread_mutex_unlock(&s->lock);
-	if (w.found > 1)
-		return fail(-EMLINK, "\"%s\" is ambiguous:%s%s", text, w.candidates, w.found > 6 ? " ..." : "");
-	return w.found ? 0 : fail(-ENOENT, "no snapshot \"%s\"", text);
-}
-
-int store_snapshot_find(struct store *s, const char *text, struct snapshot_meta *ret, size_t *ret_i)
-{
-	return store_snapshot_find_in(s, NULL, text, ret, ret_i);
 }
 
 size_t store_gap_count(struct store *s)
@@ -826,7 +762,7 @@ void store_get_stats(struct store *s, struct store_stats *r)
 {
 	store_enter(s);
 	*r = (struct store_stats){ .segments = s->nsegments, .memory_bytes = s->memory_bytes, .memory_items = s->memory_items,
-				   .memory_hits = s->hits, .memory_misses = s->misses, .memory_evicted = s->evicted,
+				   .memory_hits = s->hits, .memory_misses = s->misses, .memory_evicted = s->evicted, .disk_hits = s->disk_hits,
 				   .damaged_segments = s->damaged };
 	for (size_t i = 0; i < s->nsegments; i++) {
 		r->segment_bytes += segment_file_bytes(&s->segments[i]);

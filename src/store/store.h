@@ -244,7 +244,7 @@ int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret);
 
 struct store_stats {
 	uint64_t segments, segment_bytes, snapshots, raw_bytes, stored_bytes;
-	uint64_t memory_bytes, memory_items, memory_hits, memory_misses, memory_evicted;
+	uint64_t memory_bytes, memory_items, memory_hits, memory_misses, memory_evicted, disk_hits;
 	uint64_t torn_bytes, damaged_segments;
 };
 void store_get_stats(struct store *s, struct store_stats *ret);

@@ -103,6 +103,7 @@ static int disk_get(struct store *s, struct item *i, struct buf *out)
 		return r;
 	r = segment_payload(seg, i->at, &i->h, out, s->o.verify == STORE_VERIFY_READ);
 	segment_rest(seg);
+	s->disk_hits += r == 0;
 	return r;
 }
 

@@ -306,6 +306,32 @@ static void a_deletion_cut_short_never_was(void)
 	temp_remove(&folder);
 }
 
+/* Damage that came after the segment was read: nothing behind it may be lost. */
+static void a_segment_that_went_bad_is_not_compacted_away(void)
+{
+	struct store *s = fresh(STORE_DISK, "FiFiiFii");
+	struct stat st;
+	char path[400];
+	uint64_t freed;
+
+	segment_path(path);
+	CU_ASSERT_EQUAL(delete_some(s, (unsigned[]){ 1 }, 1, NULL), 0);
+	store_close(s);
+	for (int what = 0; what < 2; what++) { /* a session's text, then a header's magic */
+		FILE *f = fopen(path, "r+");
+
+		s = open_as(STORE_DISK);
+		fseek(f, what ? 64 : 64 + 128, SEEK_SET);
+		fputc(0x7f, f);
+		fclose(f);
+		CU_ASSERT_TRUE(store_compact(s, 0, &freed) < 0 || freed == 0);
+		CU_ASSERT_EQUAL(stat(path, &st), 0);
+		CU_ASSERT_TRUE(kept_read_as_before(s));
+		store_close(s);
+	}
+	temp_remove(&folder);
+}
+
 void suite_store_delete(void)
 {
 	CU_pSuite s = CU_add_suite("store_delete", NULL, NULL);
@@ -315,4 +341,5 @@ void suite_store_delete(void)
 	TEST(s, nothing_goes_when_one_cannot);
 	TEST(s, whatever_goes_the_rest_reads_as_before);
 	TEST(s, a_deletion_cut_short_never_was);
+	TEST(s, a_segment_that_went_bad_is_not_compacted_away);
 }

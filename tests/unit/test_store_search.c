@@ -328,6 +328,24 @@ static void what_lies_before_follows_late_and_deleted_ones(void)
 	temp_remove(&folder);
 }
 
+static void what_the_disk_gave_is_counted(void)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct snapshot_meta m;
+	struct store_stats st;
+	struct store *s;
+
+	temp_make(&folder);
+	s = open_store(STORE_DISK);
+	begin(s, ONE);
+	append(s, snapshot(ONE, "1111111111111111", 1000));
+	CU_ASSERT_TRUE(store_snapshot_at(s, ONE, 0, &m) == 0 && store_load(s, &m, &b) == 0 && store_load(s, &m, &b) == 0);
+	store_get_stats(s, &st);
+	CU_ASSERT_TRUE(st.disk_hits == 2 && st.memory_hits == 0);
+	store_close(s);
+	temp_remove(&folder);
+}
+
 void suite_store_search(void)
 {
 	CU_pSuite s = CU_add_suite("store_search", NULL, NULL);
@@ -337,4 +355,5 @@ void suite_store_search(void)
 	TEST(s, a_search_sorts_and_stops);
 	TEST(s, the_one_who_is_called_may_change_the_store);
 	TEST(s, what_lies_before_follows_late_and_deleted_ones);
+	TEST(s, what_the_disk_gave_is_counted);
 }
