@@ -165,3 +165,35 @@ def test_repair_writes_a_sound_copy():
     assert run("repair", "--into", "sound")[0] == 2, run("repair", "--into", "sound")
     assert run("repair")[0] == 2
     assert run("verify")[0] == 5
+
+
+def test_a_recorder_keeps_the_limits_by_itself():
+    now = int(time.time())
+    for i in range(30):
+        create(i, "--time", str(now - 3600 * (30 - i)))
+    time.sleep(3.1)
+    config = limits("max_age = 5h\n")[1]
+    assert record("sleep", "0.3", session="r", options=("--config", os.path.abspath(config))).returncode == 0
+    assert [n_of(s["id"]) for s in ls("s")] in ([25, 26, 27, 28, 29], [26, 27, 28, 29])
+    assert len(ls("r")) == 2
+
+
+def test_a_long_session_forgets_its_beginning_and_stays_whole():
+    config = limits("max_snapshots = 20\n")[1]
+    code = ("import os, time\nfor i in range(60):\n    os.putenv('STEP', str(i)); time.sleep(0.02)")
+    p = subprocess.Popen(run_argv(PYTHON, "-c", code, options=("--interval", "10ms", "--config", os.path.abspath(config))))
+    wait_for(lambda: run("ls", "s")[0] == 0 and len(ls("s")) > 40, what="forty snapshots")
+    shown = {s["id"]: json.loads(snaptrail("show", s["id"], "--json")) for s in ls("s")[25:40]}
+    snaptrail("--config", config, "prune")
+    assert len(ls("s")) < 40
+    for i, state in shown.items():
+        if i in [s["id"] for s in ls("s")]:
+            assert json.loads(snaptrail("show", i, "--json")) == state
+    assert p.wait(20) == 0
+    snaptrail("--config", config, "prune")
+    left = ls("s")
+    assert len(left) == 20 and left[0]["type"] == "full"
+    steps = [m["value"] for k, m in json.loads(snaptrail("show", "latest", "--json"))["memory"].items() if k.endswith("/env/STEP")]
+    assert steps == ["59"]
+    assert run("show", "@+1ms")[0] == 8 and run("verify")[0] == 0
+    assert run("when", "*/env/STEP#value", "==", '"0"')[0] == 8
