@@ -479,12 +479,9 @@ uint64_t replay_last_stage(struct store *s, const char *session_id)
 	return 0;
 }
 
-/* The first of a run: its own Changes say everything.  Others that stand on
- * nothing became so when what was before them was deleted. */
-static bool begins(const struct snapshot_meta *m)
-{
-	return m->base_id[0] == 0 && (m->origin == ORIGIN_START || m->origin == ORIGIN_CRASH);
-}
+/* The first of a run: its own Changes say everything.  Others name what they
+ * stood on, also when that was deleted. */
+static bool begins(const struct snapshot_meta *m) { return m->base_id[0] == 0; }
 
 /* The last full snapshot at or before an instant. */
 static int find_base(struct store *s, const char *session_id, uint64_t t, size_t *ret)
