@@ -281,6 +281,8 @@ int snaptrail_state_remove_field(struct snaptrail_state *s, enum snaptrail_table
 /* What stands beside the tables: `timestamp`, or any name that is no table's. */
 int snaptrail_state_set_top(struct snaptrail_state *s, const char *name, const struct snaptrail_value *v);
 const struct snaptrail_value *snaptrail_state_top(const struct snaptrail_state *s, const char *name);
+/* The i-th of them, in order, or NULL past the last. */
+const struct snaptrail_value *snaptrail_state_top_at(const struct snaptrail_state *s, size_t i, const char **ret_name);
 /* A JSON object {timestamp, agents{}, tasks{} ...}: whatever stands in it comes
  * back the same, in its order. */
 int snaptrail_state_from_json(const char *text, size_t n, struct snaptrail_state **ret);
