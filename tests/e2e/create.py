@@ -98,3 +98,12 @@ def test_when_something_became_true():
     assert when("t#n", ">", "4", "--until", "1767000001")[0] == 1
     assert when("t#n", ">", "0", "--since", "1767000009")[0] == 8
     assert run("when", "t#n", "><", "4")[0] == 2 and run("when", "t")[0] == 2
+
+
+def test_a_store_in_memory_keeps_nothing_and_says_so():
+    for text in ("[storage]\ntype = memory\n", "[storage]\npersist = no\n"):
+        with open("m.ini", "w") as f:
+            f.write(text)
+        code, out, err = run("--config", "m.ini", "create", "s", "--state", "-", text="{}")
+        assert code == 0 and len(out) == 17 and "nothing of this outlives" in err, (code, out, err)
+        assert not os.path.exists(os.path.join(os.environ["SNAPTRAIL_STORE"], "segments"))
