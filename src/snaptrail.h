@@ -506,6 +506,8 @@ struct snaptrail_stats {
 	uint64_t compressed;            /* snapshots that are */
 	uint64_t changes, coalesced, lost, dropped;
 	uint64_t memory_bytes, memory_items, memory_hits, memory_misses, memory_evicted;
+	uint64_t disk_hits;             /* payloads that were read from segments */
+	uint64_t states_bytes, states_hits, states_misses; /* decoded states at hand in this handle */
 };
 int snaptrail_stats(struct snaptrail *st, const char *session, struct snaptrail_stats *ret);
 struct snaptrail_gap { const char *session, *cause; uint64_t from_ns, to_ns, lost; };

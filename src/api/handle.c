@@ -321,7 +321,11 @@ int snaptrail_stats(struct snaptrail *st, const char *session, struct snaptrail_
 					 .memory_items = ss.memory_items,
 					 .memory_hits = ss.memory_hits,
 					 .memory_misses = ss.memory_misses,
-					 .memory_evicted = ss.memory_evicted };
+					 .memory_evicted = ss.memory_evicted,
+					 .disk_hits = ss.disk_hits,
+					 .states_bytes = st->hot_bytes,
+					 .states_hits = st->hot_hits,
+					 .states_misses = st->hot_misses };
 	n = store_snapshot_count(st->store, id);
 	free(st->creation);
 	st->creation = xcalloc(n, sizeof *st->creation);
