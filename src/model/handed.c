@@ -421,6 +421,10 @@ static size_t change_begin(struct buf *b, uint32_t kind, enum table t, const cha
 	return mark;
 }
 
+/* Room stays behind it for the times of a snapshot, so that making one never
+ * moves the journal. */
+#define TAIL_BYTES 128u
+
 static void put_change(struct buf *b, uint32_t kind, enum table t, const char *key, size_t n, const struct value *v)
 {
 	size_t mark = change_begin(b, kind, t, key, n);
@@ -432,6 +436,7 @@ static void put_change(struct buf *b, uint32_t kind, enum table t, const char *k
 		pack_end(b, entity);
 	}
 	pack_end(b, mark);
+	buf_room(b, TAIL_BYTES);
 }
 
 /* Where the next Change of the journal goes, or NULL when none is kept. */
