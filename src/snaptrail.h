@@ -194,13 +194,14 @@ struct snaptrail_snapshot {
 	bool compressed;
 };
 
+enum snaptrail_sort { SNAPTRAIL_BY_TIME = 0, SNAPTRAIL_BY_SIZE, SNAPTRAIL_BY_TAGS };
 struct snaptrail_query {
 	const char *session;            /* name, or NULL: the session that started last */
 	bool all_sessions;
 	const char *const *tags_all, *const *tags_any, *const *tags_none; /* NULL-terminated or NULL */
 	uint64_t since_ns, until_ns;    /* since <= time < until; 0: open */
 	const char *type;               /* "full", "incremental" or NULL */
-	enum { SNAPTRAIL_BY_TIME = 0, SNAPTRAIL_BY_SIZE, SNAPTRAIL_BY_TAGS } sort;
+	enum snaptrail_sort sort;
 	bool reverse;
 	bool limited;                   /* limit counts only when set: a limit of 0 is none */
 	size_t limit, offset;

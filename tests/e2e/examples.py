@@ -1,0 +1,153 @@
+"""The examples, built as a stranger would: by pkg-config against what `make
+install` puts there, with the compiler's warnings on, and run."""
+import fcntl
+import os
+import re
+import subprocess
+
+from lib import BUILD, SOURCE, limit, need
+
+ROOT = os.path.join(BUILD, "test-install")
+LIBDIR = os.path.join(ROOT, "usr/local/lib")
+EXAMPLES = os.path.join(SOURCE, "doc/examples")
+
+SAYS = {
+    "basic": """\
+full snapshot: State before the deployment
+tags: before-deployment milestone
+1 agent, 1 task
+the nearest before is the same
+the second is incremental
+progress: 0.1, then 0.9
+""",
+    "search": """\
+all of these tags:
+  +20 min  error-state and another
+  1 found
+one of them, but not error-state:
+  + 0 min  milestone
+  +40 min  milestone
+  2 found
+the twenty minutes from the tenth on:
+  +10 min
+  +20 min  error-state and another
+  2 found
+the newest:
+  +50 min
+  6 found
+first to last: 4 changes, 3 tasks, 1 metric
+""",
+    "transfer": """\
+JSON: 3 snapshots
+imported 3, skipped 0, errors 0
+binary: 3 snapshots
+imported 0, skipped 3, errors 0
+""",
+    "statistics": """\
+Total snapshots: 20 (N full, N incremental)
+  shop: 20
+Storage size: N KiB of N KiB
+Average snapshot: N bytes
+Compression ratio: N% (of N that are compressed)
+Creation: N ms on average, half of them within N ms, 95% within N ms
+Lost: 0
+""",
+    "events": """\
+snapshot_created
+failed to create a snapshot: "tagged": a snapshot is full or incremental
+snapshot_deleted of orders
+automatic_snapshots_started
+three automatic snapshots
+automatic_snapshots_stopped
+shutdown_complete
+""",
+    "reconstruct": """\
+from +1.5 s to +3 s:
+  queue#length was 3, is 12
+replayed from +2 s to before +5 s:
+  +2 s queue#length is 7
+  +3 s queue#length is 12
+  +4 s queue#length is 4
+more than ten for the first time at +3 s
+""",
+    "retention": """\
+a batch kept: 10 snapshots
+another given up: 10
+two deleted: 8
+  stays: tagged release
+  goes: more than 6 snapshots
+  goes: more than 6 snapshots
+the limits would take 2
+pruned: 6 left
+""",
+}
+
+
+def installed():
+    """Installs once for all tests, and again when the library is another."""
+    library, stamp = os.path.join(BUILD, ".libs/libsnaptrail.so"), os.path.join(ROOT, "stamp")
+    with open(os.path.join(BUILD, "test-install.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(stamp) and os.path.getmtime(stamp) > os.path.getmtime(library):
+            return
+        p = subprocess.run(["make", "-s", "install", "DESTDIR=" + ROOT], cwd=BUILD, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True)
+        assert p.returncode == 0, p.stdout[-800:]
+        with open(stamp, "w"):
+            pass
+
+
+def pkg_config(*args):
+    env = dict(os.environ, PKG_CONFIG_PATH=LIBDIR + "/pkgconfig", PKG_CONFIG_SYSROOT_DIR=ROOT)
+    p = subprocess.run(["pkg-config", *args, "snaptrail"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    assert p.returncode == 0, p.stderr
+    return p.stdout.split()
+
+
+def build(source, out, *flags):
+    p = subprocess.run(["cc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread", source, *flags,
+                        *pkg_config("--cflags", "--libs"), "-o", out], stderr=subprocess.PIPE, text=True)
+    assert p.returncode == 0, p.stderr[:800]
+
+
+def run(program, *args):
+    p = subprocess.run([program, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20,
+                       env=dict(os.environ, LD_LIBRARY_PATH=LIBDIR))
+    assert p.returncode == 0 and not p.stderr, (program, p.returncode, p.stderr)
+    return p.stdout
+
+
+@limit(120)
+def test_each_example_builds_against_the_installed_package_and_says_so():
+    need("pkg-config", "cc", "make")
+    installed()
+    there = {n[:-2] for n in os.listdir(EXAMPLES) if n.endswith(".c")}
+    assert there == set(SAYS), there ^ set(SAYS)
+    for name, says in SAYS.items():
+        build(os.path.join(EXAMPLES, name + ".c"), "./" + name)
+        said = run("./" + name, *(os.path.abspath(name + d) for d in ("-store", "-other")[:2 if name == "transfer" else 1]))
+        if "N" in says:
+            said = re.sub(r"\d+(\.\d+)?(?=( full| incremental| KiB| bytes|% \(|\b that| ms))", "N", said)
+        assert said == says, "%s says\n%s" % (name, said)
+
+
+def test_an_example_fails_loudly_where_there_can_be_no_store():
+    need("pkg-config", "cc", "make")
+    installed()
+    build(os.path.join(EXAMPLES, "basic.c"), "./basic")
+    p = subprocess.run(["./basic", "/proc/no/store"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                       env=dict(os.environ, LD_LIBRARY_PATH=LIBDIR))
+    assert p.returncode == 1 and p.stderr.startswith("open: ") and not p.stdout, (p.returncode, p.stderr)
+
+
+@limit(120)
+def test_pkg_config_has_what_is_needed_and_no_more():
+    need("pkg-config", "make")
+    installed()
+    assert pkg_config("--libs") == ["-L" + LIBDIR, "-lsnaptrail"], pkg_config("--libs")
+    assert pkg_config("--cflags") == ["-I" + os.path.join(ROOT, "usr/local/include")], pkg_config("--cflags")
+    static = pkg_config("--static", "--libs")
+    for lib in ("-lprotobuf-c", "-linih", "-lz", "-lnettle"):
+        assert lib in static, static
+    version = subprocess.run([os.path.join(BUILD, "snaptrail"), "--version"], stdout=subprocess.PIPE, text=True).stdout
+    assert pkg_config("--modversion")[0] in version
