@@ -67,6 +67,8 @@ enum snaptrail_type {
 struct snaptrail_value;
 
 enum snaptrail_type snaptrail_value_type(const struct snaptrail_value *v);
+/* false, 0 or "" for a value of another type.  A double may be asked of any
+ * number; what fits an int64 is an INT, larger ones are UINT. */
 bool snaptrail_value_bool(const struct snaptrail_value *v);
 int64_t snaptrail_value_int(const struct snaptrail_value *v);
 uint64_t snaptrail_value_uint(const struct snaptrail_value *v);

@@ -481,6 +481,29 @@ static void protobuf_goes_there_and_back(void)
 	free(bytes);
 }
 
+/* 1.0 of JSON is an integer, and was read as 5e-324 by who asked for a double. */
+static void a_number_is_read_as_what_it_is(void)
+{
+	static const char text[] = "[1.0, 0.5, 18446744073709551615, -1, \"x\", true]";
+	static const double reals[] = { 1, 0.5, 18446744073709551615.0, -1, 0, 0 };
+	struct snaptrail_value *v;
+	size_t n;
+
+	CU_ASSERT_EQUAL_FATAL(snaptrail_value_from_json(text, strlen(text), &v), 0);
+	for (size_t i = 0; i < snaptrail_value_count(v); i++)
+		CU_ASSERT_EQUAL(snaptrail_value_double(snaptrail_value_at(v, i)), reals[i]);
+	CU_ASSERT_EQUAL(snaptrail_value_int(snaptrail_value_at(v, 0)), 1);
+	CU_ASSERT_EQUAL(snaptrail_value_int(snaptrail_value_at(v, 1)), 0);
+	CU_ASSERT_EQUAL(snaptrail_value_int(snaptrail_value_at(v, 4)), 0);
+	CU_ASSERT_EQUAL(snaptrail_value_uint(snaptrail_value_at(v, 0)), 1);
+	CU_ASSERT_EQUAL(snaptrail_value_uint(snaptrail_value_at(v, 2)), UINT64_MAX);
+	CU_ASSERT_EQUAL(snaptrail_value_uint(snaptrail_value_at(v, 3)), 0);
+	CU_ASSERT_FALSE(snaptrail_value_bool(snaptrail_value_at(v, 0)));
+	CU_ASSERT(snaptrail_value_bool(snaptrail_value_at(v, 5)));
+	CU_ASSERT_STRING_EQUAL(snaptrail_value_bytes(snaptrail_value_at(v, 5), &n), "");
+	snaptrail_value_free(v);
+}
+
 void suite_api(void)
 {
 	CU_pSuite s = CU_add_suite("api", NULL, NULL);
@@ -495,4 +518,5 @@ void suite_api(void)
 	TEST(s, events_are_told);
 	TEST(s, threads_share_a_handle);
 	TEST(s, protobuf_goes_there_and_back);
+	TEST(s, a_number_is_read_as_what_it_is);
 }
