@@ -517,6 +517,12 @@ int snaptrail_verify(struct snaptrail *st,
                      void (*found)(void *arg, const char *kind, const char *file, uint64_t offset, const char *what),
                      void *arg, uint64_t *ret_records);
 
+/* Writes a sound copy of the store, with all that can be read of it, to a folder
+ * that is missing or empty (else -EEXIST).  `told`, or NULL: each place that cannot.
+ * *ret_lost: how many.  The store itself is only read. */
+int snaptrail_repair(struct snaptrail *st, const char *into, void (*told)(void *arg, const char *what), void *arg,
+                     uint64_t *ret_copied, uint64_t *ret_lost);
+
 /* ---- recording ---- */
 
 /* What `run` has to say at its end. */

@@ -371,6 +371,15 @@ int snaptrail_verify(struct snaptrail *st,
 	return store_verify_all(st->store, found, arg, ret_records);
 }
 
+int snaptrail_repair(struct snaptrail *st, const char *into, void (*told)(void *arg, const char *what), void *arg,
+		     uint64_t *ret_copied, uint64_t *ret_lost)
+{
+	HOLD(st);
+
+	worker_wait(st);
+	return store_repair(st->store, into, told, arg, ret_copied, ret_lost);
+}
+
 int snaptrail_attend(const struct snaptrail_config *c, const char *session) { return attend(config_of(c), session); }
 
 int snaptrail_run(const struct snaptrail_config *c, const struct snaptrail_run_options *o, int *ret_status,

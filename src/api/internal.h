@@ -99,8 +99,6 @@ void snapshot_public(struct snaptrail *st, const struct snapshot_meta *m, struct
 int session_meant(struct snaptrail *st, const char *name, struct session_meta *ret);
 uint64_t tick_of(const struct snaptrail *st);
 int tags_check(const char *const *tags);
-/* The payload of a full snapshot, for what deletion has to make whole. */
-int handle_fold(void *st, const struct snapshot_meta *m, struct buf *out);
 /* Limits as configured, now and then: what a handle that writes does by itself. */
 void handle_retain(struct snaptrail *st);
 /* What a timer does with the state that it was given. */

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "engine/clock.h"
 #include "engine/prepare.h"
+#include "engine/retain.h"
 
 /* Whether a caller's struct of `size` bytes has the member. */
 #define HAS(s, member) ((s)->size >= offsetof(__typeof__(*(s)), member) + sizeof(s)->member)
@@ -249,13 +250,6 @@ int snaptrail_automatic_from(struct snaptrail *st, const char *session, uint64_t
 
 /* ---- deleting ---- */
 
-int handle_fold(void *arg, const struct snapshot_meta *m, struct buf *out)
-{
-	struct snaptrail *st = arg;
-
-	return handed_full(st->store, m, out);
-}
-
 int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n)
 {
 	char(*own)[STORE_ID_LEN + 1] = xcalloc(n, sizeof *own);
@@ -273,7 +267,7 @@ int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n)
 		list[i] = own[i];
 	}
 	if (r == 0)
-		r = store_delete(st->store, list, n, &(struct store_folding){ handle_fold, st }, NULL);
+		r = store_delete(st->store, list, n, &(struct store_folding){ retain_fold, st->store }, NULL);
 	for (size_t i = 0; i < n && r == 0; i++)
 		notify(st, &(struct snaptrail_notification){ .event = "snapshot_deleted", .id = ids[i] });
 	free(own);
@@ -317,14 +311,13 @@ static void tell_verdict(void *arg, const struct store_verdict *v)
 static int prune(struct snaptrail *st, bool dry, bool lazy, void (*told)(void *arg, const struct snaptrail_verdict *v), void *arg,
 		 struct snaptrail_pruned *ret)
 {
-	const struct config *c = st->config;
 	struct pruning p = { st, told, arg };
-	struct store_retention r = { .max_age_ns = c->max_age_ns, .max_snapshots = c->max_snapshots, .max_bytes = c->max_size_bytes,
-				     .tagged_only = c->tagged_only, .keep_tags = (const char *const *)c->keep_tags,
-				     .now_ns = wall_now_ns(), .lazy = lazy };
+	struct store_retention r;
 
+	retain_limits(st->config, &r);
+	r.lazy = lazy;
 	*ret = (struct snaptrail_pruned){ 0 };
-	return store_prune(st->store, &r, dry, &(struct store_folding){ handle_fold, st }, told ? tell_verdict : NULL, &p,
+	return store_prune(st->store, &r, dry, &(struct store_folding){ retain_fold, st->store }, told ? tell_verdict : NULL, &p,
 			   &ret->snapshots, &ret->bytes);
 }
 

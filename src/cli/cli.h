@@ -42,6 +42,8 @@ const char *cli_session(const struct cli *c);
 int cli_find_session(struct cli *c, const char *name, char ret_name[256], uint64_t *ret_start_ns);
 /* Opens the store, resolves a reference and takes the state there. */
 int cli_state(struct cli *c, const char *ref, struct snaptrail_point *ret_point, struct snaptrail_state **ret_state);
+/* The same of a reference that must be a snapshot, without its state. */
+int cli_snapshot(struct cli *c, const char *ref, struct snaptrail_point *p);
 uint64_t now_ns(void);
 /* Opens the store on first use; 0 or an exit code, the error told. */
 int cli_open(struct cli *c);
@@ -63,6 +65,9 @@ int cmd_diff(struct cli *c);
 int cmd_nearest(struct cli *c);
 int cmd_create(struct cli *c);
 int cmd_when(struct cli *c);
+int cmd_rm(struct cli *c);
+int cmd_prune(struct cli *c);
+int cmd_repair(struct cli *c);
 int cmd_snap(struct cli *c);
 int cmd_auto(struct cli *c);
 int cmd_flush(struct cli *c);

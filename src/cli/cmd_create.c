@@ -1,5 +1,4 @@
-/* Snapshots of states from files (create), deleting them (rm), and when
- * something became true (when). */
+/* Snapshots of states from files (create), and when something became true. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

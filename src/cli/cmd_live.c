@@ -159,19 +159,6 @@ int cmd_watch(struct cli *c)
 
 /* ---- edits ---- */
 
-static int find_snapshot(struct cli *c, const char *ref, struct snaptrail_point *p)
-{
-	int r = cli_open(c);
-
-	if (r != 0)
-		return r;
-	if ((r = snaptrail_resolve(c->store, cli_session(c), ref, p)) < 0)
-		return out_failed(c, r);
-	if (!p->is_snapshot)
-		return out_error(c, EXIT_NO_REF, "`snaptrail ls` lists the snapshots", "%s is an instant, not a snapshot", ref);
-	return 0;
-}
-
 int cmd_tag(struct cli *c)
 {
 	const char **add = calloc((size_t)c->word_count + 1, sizeof *add), **remove = calloc((size_t)c->word_count + 1, sizeof *remove);
@@ -194,7 +181,7 @@ int cmd_tag(struct cli *c)
 			r = out_error(c, EXIT_USAGE, NULL, "%s: +%s adds the tag, -%s removes it", w, w, w);
 	}
 	if (r == 0)
-		r = find_snapshot(c, c->words[0], &p);
+		r = cli_snapshot(c, c->words[0], &p);
 	if (r == 0 && (r = snaptrail_tag(c->store, p.snapshot.own_id, add, remove)) < 0)
 		r = out_failed(c, r);
 	free(add);
@@ -209,7 +196,7 @@ int cmd_describe(struct cli *c)
 
 	if (c->word_count != 2)
 		return out_error(c, EXIT_USAGE, "quote a text of several words", "describe takes a REF and a TEXT");
-	r = find_snapshot(c, c->words[0], &p);
+	r = cli_snapshot(c, c->words[0], &p);
 	if (r == 0 && (r = snaptrail_describe(c->store, p.snapshot.own_id, c->words[1])) < 0)
 		r = out_failed(c, r);
 	return r;

@@ -77,6 +77,19 @@ int cli_find_session(struct cli *c, const char *name, char ret_name[256], uint64
 	return 0;
 }
 
+int cli_snapshot(struct cli *c, const char *ref, struct snaptrail_point *p)
+{
+	int r = cli_open(c);
+
+	if (r != 0)
+		return r;
+	if ((r = snaptrail_resolve(c->store, cli_session(c), ref, p)) < 0)
+		return out_failed(c, r);
+	if (!p->is_snapshot)
+		return out_error(c, EXIT_NO_REF, "`snaptrail ls` lists the snapshots", "%s is an instant, not a snapshot", ref);
+	return 0;
+}
+
 int cli_state(struct cli *c, const char *ref, struct snaptrail_point *ret_point, struct snaptrail_state **ret_state)
 {
 	int r = cli_open(c);

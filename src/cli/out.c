@@ -99,6 +99,7 @@ int exit_of(int code)
 {
 	switch (code) {
 	case -EINVAL:
+	case -EEXIST:
 	case -EMLINK: return EXIT_USAGE;
 	case -ENOENT: return EXIT_NO_REF;
 	case -EBADMSG: return EXIT_DAMAGED;

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/err.h"
+#include "engine/retain.h"
 
 void cut_free(struct cut *c)
 {
@@ -140,10 +141,23 @@ static void store_cut(struct flusher *f, struct cut *c, bool another)
 	buf_done(&payload);
 }
 
+/* Beside the program, never in it, and not when somebody waits for the end. */
+static void retain(struct flusher *f)
+{
+	int r = f->config ? retain_if_due(f->store, f->config) : 0;
+
+	if (r == 0)
+		return;
+	pthread_mutex_lock(&f->lock);
+	snprintf(f->error, sizeof f->error, "limits: %s", *err_detail() ? err_detail() : err_text(r));
+	pthread_mutex_unlock(&f->lock);
+}
+
 static void *flush_thread(void *arg)
 {
 	struct flusher *f = arg;
 
+	retain(f);
 	pthread_mutex_lock(&f->lock);
 	for (;;) {
 		struct cut *c;
@@ -161,6 +175,8 @@ static void *flush_thread(void *arg)
 		pthread_mutex_unlock(&f->lock);
 		store_cut(f, c, another);
 		cut_free(c);
+		if (!another)
+			retain(f);
 		pthread_mutex_lock(&f->lock);
 		f->busy = false;
 		pthread_cond_broadcast(&f->changed);
@@ -169,12 +185,12 @@ static void *flush_thread(void *arg)
 	return NULL;
 }
 
-int flush_start(struct flusher *f, struct store *s, bool in_place)
+int flush_start(struct flusher *f, struct store *s, const struct config *c, bool in_place)
 {
 	sigset_t all, old;
 	int r;
 
-	*f = (struct flusher){ .store = s, .in_place = in_place };
+	*f = (struct flusher){ .store = s, .config = c, .in_place = in_place };
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->changed, NULL);
 	if (in_place)

@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 
+#include "base/config.h"
 #include "engine/collect.h"
 #include "store/store.h"
 
@@ -30,6 +31,7 @@ struct cut {
 
 struct flusher {
 	struct store *store;
+	const struct config *config; /* whose limits are applied; NULL: none */
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -44,7 +46,7 @@ struct flusher {
 };
 
 /* With `in_place` there is no thread: flush_try_put() does the work itself. */
-int flush_start(struct flusher *f, struct store *s, bool in_place);
+int flush_start(struct flusher *f, struct store *s, const struct config *c, bool in_place);
 /* Takes the cut, or false when the queue is full. */
 bool flush_try_put(struct flusher *f, struct cut *c);
 /* Waits until all that was put is stored. */

@@ -451,6 +451,20 @@ int handed_append(struct store *st, const char *session, struct model *state, co
 	return r;
 }
 
+/* What live readers and salvage go by: the stage that it came from, and its clock. */
+static int keep_origin(struct store *st, const struct snapshot_meta *m, struct buf *out)
+{
+	_cleanup_buf_ struct buf payload = BUF_INIT;
+	struct wire w;
+	size_t pos = 0, from = 0;
+	int r = store_load(st, m, &payload);
+
+	for (; r == 0 && wire_next(payload.data, payload.len, &pos, &w) > 0; from = pos)
+		if (w.field == 6 || w.field == 7)
+			buf_put(out, payload.data + from, pos - from);
+	return r;
+}
+
 int handed_full(struct store *st, const struct snapshot_meta *m, struct buf *ret)
 {
 	struct handed_snapshot h = { .m = *m };
@@ -465,7 +479,9 @@ int handed_full(struct store *st, const struct snapshot_meta *m, struct buf *ret
 		state = result.model;
 	put_full(&h, state);
 	model_free(state);
+	if (!m->handed_in)
+		r = keep_origin(st, m, &h.payload);
 	buf_put(ret, h.payload.data, h.payload.len);
 	handed_snapshot_done(&h);
-	return 0;
+	return r;
 }

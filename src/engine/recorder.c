@@ -284,7 +284,7 @@ int recorder_main(const struct recorder_options *o)
 	r->o = o;
 	e = recorder_begin(r);
 	if (e == 0)
-		e = flush_start(&r->f, o->store, o->host != NULL);
+		e = flush_start(&r->f, o->store, o->config, o->host != NULL);
 	if (e < 0)
 		never_began(r);
 	if (e == 0 && o->host)

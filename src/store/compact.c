@@ -52,7 +52,7 @@ static bool is_deletion(const struct buf *meta)
 	return is;
 }
 
-#define RACE_NS 10000000000u
+#define RACE_NS 3000000000u
 
 /* Somebody may stand on it who did not hear that it was deleted: it was the
  * newest then, a moment old, and writers look every second. */
@@ -271,6 +271,22 @@ static int rewrite(struct compaction *c, uint64_t *ret_freed)
 
 /* ---- the whole ---- */
 
+/* What this handle wrote counts like the rest: the next record begins another. */
+static int seal_mine(struct store *s)
+{
+	struct segment *mine = s->mine == UINT32_MAX ? NULL : &s->segments[s->mine];
+	int r = 0;
+
+	if (mine == NULL)
+		return 0;
+	if (!mine->failed && s->o.fsync != STORE_FSYNC_NEVER)
+		r = segment_sync(mine);
+	mine->mine = false;
+	s->mine = UINT32_MAX;
+	segment_rest(mine);
+	return r;
+}
+
 static int lock_compaction(const struct store *s)
 {
 	_cleanup_free_ char *path = xasprintf("%s.lock", s->index_path);
@@ -300,7 +316,8 @@ int store_compact(struct store *s, double share, uint64_t *ret_freed)
 	c.now_ns = store_now_ns();
 	find_bases(&c);
 	c.chosen = xcalloc(s->nsegments, sizeof *c.chosen);
-	if (choose(&c, share))
+	r = seal_mine(s);
+	if (r == 0 && choose(&c, share))
 		r = rewrite(&c, ret_freed);
 	pthread_mutex_unlock(&s->lock);
 	free(c.chosen);

@@ -7,7 +7,8 @@
 
 #include "base/err.h"
 
-#define RECORD_BYTES 300u /* of a snapshot beside its payload, about */
+#define RECORD_BYTES 220u /* of a snapshot beside its payload, about */
+#define SESSION_BYTES 600u /* where one begins and ends */
 
 /* One session's snapshots in order of time, and what is to become of them. */
 struct row {
@@ -91,7 +92,7 @@ static int64_t record_bytes(const struct snapshot_meta *m) { return (int64_t)m->
 /* The oldest of all sessions go until the rest fits. */
 static void judge_bytes(struct plan *plans, size_t n, const struct store_retention *r)
 {
-	uint64_t limit = r->max_bytes, total = 0;
+	uint64_t limit = r->max_bytes, total = n * SESSION_BYTES;
 	size_t *at = xcalloc(n, sizeof *at);
 
 	for (size_t k = 0; k < n; k++)
@@ -195,10 +196,12 @@ int store_prune(struct store *s, const struct store_retention *r, bool dry, cons
 		void (*verdict)(void *arg, const struct store_verdict *v), void *arg, uint64_t *ret_deleted, int64_t *ret_freed)
 {
 	struct pruning p;
-	uint64_t freed = 0;
+	struct store_stats before, after;
+	uint64_t freed;
 	int e = 0;
 
 	store_refresh(s);
+	store_get_stats(s, &before);
 	pruning_begin(&p, s, r);
 	*ret_deleted = p.going;
 	if (dry || verdict)
@@ -209,7 +212,8 @@ int store_prune(struct store *s, const struct store_retention *r, bool dry, cons
 		e = store_delete(s, p.ids, p.going, f, ret_deleted);
 	if (e == 0 && !dry && (p.going || !r->lazy)) {
 		e = store_compact(s, r->lazy ? 0.25 : 0, &freed);
-		*ret_freed = (int64_t)freed;
+		store_get_stats(s, &after);
+		*ret_freed = (int64_t)(before.segment_bytes - after.segment_bytes);
 	}
 	pruning_done(&p);
 	return e;

@@ -242,6 +242,12 @@ int store_gap_at(struct store *s, size_t i, struct gap_meta *ret);
  * to *ret.  -EBADMSG with file and offset when its checksum fails. */
 int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret);
 
+/* Writes a sound store to a folder that is missing or empty (-EEXIST): every
+ * record that can be read.  `say` is told of each place that cannot, with file and
+ * offset.  What was written so far stays when it fails. */
+int store_repair(struct store *s, const char *into, void (*say)(void *arg, const char *what), void *arg, uint64_t *ret_copied,
+		 uint64_t *ret_lost);
+
 struct store_stats {
 	uint64_t segments, segment_bytes, snapshots, raw_bytes, stored_bytes;
 	uint64_t memory_bytes, memory_items, memory_hits, memory_misses, memory_evicted, disk_hits;
