@@ -404,8 +404,9 @@ int snaptrail_settle(struct snaptrail *st);
  * what stands on them takes over what it needs.  -ENOENT an unknown id, -EBUSY
  * the newest one of a session that is being recorded. */
 int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n);
-/* What is created, tagged, described and deleted between the two is durable
- * and visible to others together, or with `keep` false not at all. */
+/* What is created, tagged and described between the two is durable and visible
+ * together, or with `keep` false not at all.  Until then what the batch made is
+ * not found by this handle either; deleting is -EINVAL. */
 int snaptrail_batch_begin(struct snaptrail *st);
 int snaptrail_batch_end(struct snaptrail *st, bool keep);
 
