@@ -56,9 +56,9 @@ int main(int argc, char **argv)
 
 	snaptrail_settings_init(&settings, sizeof settings);
 	settings.store = argc > 1 ? argv[1] : NULL;
-	settings.max_snapshots = 6;                                 /* of each session */
+	settings.max_snapshots = 6;                                 /* of each session, beside those that stay */
 	settings.max_retention_ms = 7 * 24 * 3600 * UINT64_C(1000); /* a week */
-	settings.keep_tags = keep;                                  /* these stay, whatever the limits say */
+	settings.keep_tags = keep;                                  /* whatever the limits say */
 	settings.tagged_snapshots_only = false;                     /* true: so do all that have any tag */
 	check("open", snaptrail_open_with(&settings, SNAPTRAIL_CREATE, &st));
 
