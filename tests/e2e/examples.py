@@ -83,11 +83,13 @@ pruned: 7 left
 
 
 def installed():
-    """Installs once for all tests, and again when the library is another."""
-    library, stamp = os.path.join(BUILD, ".libs/libsnaptrail.so"), os.path.join(ROOT, "stamp")
+    """Installs once for all tests, and again when what is installed is another."""
+    sources = [os.path.join(BUILD, n) for n in (".libs/libsnaptrail.so", "Makefile", "snaptrail.pc")] + \
+        [os.path.join(SOURCE, n) for n in ("src/snaptrail.h", "doc/snaptrail.3")]
+    stamp = os.path.join(ROOT, "stamp")
     with open(os.path.join(BUILD, "test-install.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.exists(stamp) and os.path.getmtime(stamp) > os.path.getmtime(library):
+        if os.path.exists(stamp) and os.path.getmtime(stamp) > max(map(os.path.getmtime, sources)):
             return
         p = subprocess.run(["make", "-s", "install", "DESTDIR=" + ROOT], cwd=BUILD, stdout=subprocess.PIPE,
                            stderr=subprocess.STDOUT, text=True)
@@ -137,6 +139,22 @@ def test_an_example_fails_loudly_where_there_can_be_no_store():
     p = subprocess.run(["./basic", "/proc/no/store"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                        env=dict(os.environ, LD_LIBRARY_PATH=LIBDIR))
     assert p.returncode == 1 and p.stderr.startswith("open: ") and not p.stdout, (p.returncode, p.stderr)
+
+
+@limit(120)
+def test_the_manual_is_found_by_each_name_and_its_example_works():
+    need("pkg-config", "cc", "make", "man")
+    installed()
+    with open(os.path.join(SOURCE, "doc/snaptrail.3")) as f:
+        text = f.read()
+    example = text[text.index(".SH EXAMPLES\n.nf\n") + 17:]
+    with open("example.c", "w") as f:
+        f.write(example[:example.index("\n.fi")].replace("\\e", "\\"))
+    build("example.c", "./example")
+    assert re.fullmatch(r"[0-9a-f]{16}\n", run("./example"))
+    pages = subprocess.run(["man", "-M", os.path.join(ROOT, "usr/local/share/man"), "-P", "cat", "snaptrail_create"],
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert pages.returncode == 0 and "snaptrail_settle" in pages.stdout, pages.stderr
 
 
 @limit(120)
