@@ -67,6 +67,8 @@ enum snaptrail_type {
 struct snaptrail_value;
 
 enum snaptrail_type snaptrail_value_type(const struct snaptrail_value *v);
+/* false, 0 or "" for a value of another type.  A double may be asked of any
+ * number; what fits an int64 is an INT, larger ones are UINT. */
 bool snaptrail_value_bool(const struct snaptrail_value *v);
 int64_t snaptrail_value_int(const struct snaptrail_value *v);
 uint64_t snaptrail_value_uint(const struct snaptrail_value *v);
@@ -194,13 +196,14 @@ struct snaptrail_snapshot {
 	bool compressed;
 };
 
+enum snaptrail_sort { SNAPTRAIL_BY_TIME = 0, SNAPTRAIL_BY_SIZE, SNAPTRAIL_BY_TAGS };
 struct snaptrail_query {
 	const char *session;            /* name, or NULL: the session that started last */
 	bool all_sessions;
 	const char *const *tags_all, *const *tags_any, *const *tags_none; /* NULL-terminated or NULL */
 	uint64_t since_ns, until_ns;    /* since <= time < until; 0: open */
 	const char *type;               /* "full", "incremental" or NULL */
-	enum { SNAPTRAIL_BY_TIME = 0, SNAPTRAIL_BY_SIZE, SNAPTRAIL_BY_TAGS } sort;
+	enum snaptrail_sort sort;
 	bool reverse;
 	bool limited;                   /* limit counts only when set: a limit of 0 is none */
 	size_t limit, offset;
@@ -403,8 +406,9 @@ int snaptrail_settle(struct snaptrail *st);
  * what stands on them takes over what it needs.  -ENOENT an unknown id, -EBUSY
  * the newest one of a session that is being recorded. */
 int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n);
-/* What is created, tagged, described and deleted between the two is durable
- * and visible to others together, or with `keep` false not at all. */
+/* What is created, tagged and described between the two is durable and visible
+ * together, or with `keep` false not at all.  Until then what the batch made is
+ * not found by this handle either; deleting is -EINVAL. */
 int snaptrail_batch_begin(struct snaptrail *st);
 int snaptrail_batch_end(struct snaptrail *st, bool keep);
 

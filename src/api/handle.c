@@ -82,6 +82,7 @@ void snaptrail_close(struct snaptrail *st)
 		free(l);
 	}
 	hot_forget(st);
+	batch_sessions_forget(st);
 	store_close(st->store);
 	config_free(st->own_config);
 	free(st->creation);

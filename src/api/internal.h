@@ -30,6 +30,11 @@ struct listener {
 
 struct worker;
 
+struct batch_session {
+	struct batch_session *next;
+	char id[STORE_ID_LEN + 1], name[256];
+};
+
 struct snaptrail {
 	pthread_mutex_t lock;       /* recursive: a call may come from within a callback */
 	unsigned depth;
@@ -47,6 +52,9 @@ struct snaptrail {
 	uint64_t hot_hits, hot_misses;
 	uint64_t created;           /* snapshots of callers' states */
 	uint64_t retained_mono_ns;  /* when the limits were last looked at */
+	bool batching;
+	uint64_t undone_ns;         /* when a batch was given up: nothing seen before is sure to be there */
+	struct batch_session *batch_sessions; /* made in the batch, which the store does not show yet */
 	struct worker *worker;      /* NULL until something is to be done in the background */
 };
 
@@ -97,6 +105,7 @@ int handle_open(struct config *c, bool own, const struct store_options *o, struc
 void snapshot_public(struct snaptrail *st, const struct snapshot_meta *m, struct snaptrail_snapshot *ret);
 /* The session meant by a name or by nobody. */
 int session_meant(struct snaptrail *st, const char *name, struct session_meta *ret);
+void batch_sessions_forget(struct snaptrail *st);
 uint64_t tick_of(const struct snaptrail *st);
 int tags_check(const char *const *tags);
 /* Limits as configured, now and then: what a handle that writes does by itself. */

@@ -145,12 +145,44 @@ static bool base_is_there(struct snaptrail *st, struct snaptrail_state *s)
 	struct snapshot_meta m;
 	uint64_t now = mono_now_ns();
 
-	if (now - s->base_seen_ns < LOOK_NS)
+	if (now - s->base_seen_ns < LOOK_NS && s->base_seen_ns > st->undone_ns)
 		return true;
 	worker_wait(st);
 	store_refresh(st->store);
 	s->base_seen_ns = now;
 	return store_snapshot_find(st->store, s->base.id, &m, NULL) == 0;
+}
+
+void batch_sessions_forget(struct snaptrail *st)
+{
+	for (struct batch_session *b; (b = st->batch_sessions);) {
+		st->batch_sessions = b->next;
+		free(b);
+	}
+}
+
+/* The session, made when it is missing: in a batch once, though nobody sees it. */
+static int session_for(struct snaptrail *st, const char *name, uint64_t time_ns, struct session_meta *ret)
+{
+	struct batch_session *b = st->batch_sessions;
+	int r;
+
+	while (b && strcmp(b->name, name))
+		b = b->next;
+	if (b) {
+		*ret = (struct session_meta){ .name = b->name };
+		memcpy(ret->id, b->id, sizeof ret->id);
+		return 0;
+	}
+	r = handed_session(st->store, name, time_ns, ret);
+	if (r == 0 && st->batching && store_session_get(st->store, ret->id, &(struct session_meta){ 0 }) < 0) {
+		b = xcalloc(1, sizeof *b);
+		snprintf(b->name, sizeof b->name, "%s", name);
+		memcpy(b->id, ret->id, sizeof b->id);
+		b->next = st->batch_sessions;
+		st->batch_sessions = b;
+	}
+	return r;
 }
 
 static int create(struct snaptrail *st, const char *session, struct snaptrail_state *state,
@@ -169,7 +201,7 @@ static int create(struct snaptrail *st, const char *session, struct snaptrail_st
 		ho.time_ns = wall_now_ns();
 	if (!model_is_handed(state->model))
 		state_own(state);
-	r = handed_session(st->store, session, ho.time_ns, &s);
+	r = session_for(st, session, ho.time_ns, &s);
 	if (r < 0)
 		return r;
 	if (state->base_st == st && strcmp(state->base_session, s.id) == 0 && base_is_there(st, state))
@@ -277,18 +309,27 @@ int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n)
 
 int snaptrail_batch_begin(struct snaptrail *st)
 {
+	int r;
 	HOLD(st);
 
 	worker_wait(st);
-	return store_batch_begin(st->store);
+	r = store_batch_begin(st->store);
+	st->batching |= r == 0;
+	return r;
 }
 
 int snaptrail_batch_end(struct snaptrail *st, bool keep)
 {
+	int r;
 	HOLD(st);
 
 	worker_wait(st);
-	return store_batch_end(st->store, keep);
+	st->batching = false;
+	batch_sessions_forget(st);
+	r = store_batch_end(st->store, keep);
+	if (!keep || r < 0)
+		st->undone_ns = mono_now_ns();
+	return r;
 }
 
 /* ---- limits ---- */

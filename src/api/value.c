@@ -11,10 +11,41 @@ static struct value *writable(struct snaptrail_value *v) { return (struct value 
 static struct snaptrail_value *made(struct value v) { return (struct snaptrail_value *)xmemdup(&v, sizeof v); }
 
 enum snaptrail_type snaptrail_value_type(const struct snaptrail_value *v) { return (enum snaptrail_type)private_value(v)->type; }
-bool snaptrail_value_bool(const struct snaptrail_value *v) { return private_value(v)->boolean; }
-int64_t snaptrail_value_int(const struct snaptrail_value *v) { return private_value(v)->integer; }
-uint64_t snaptrail_value_uint(const struct snaptrail_value *v) { return private_value(v)->natural; }
-double snaptrail_value_double(const struct snaptrail_value *v) { return private_value(v)->real; }
+
+/* What is 1.0 in JSON is an integer: who asks for a number shall not have to know. */
+
+bool snaptrail_value_bool(const struct snaptrail_value *v)
+{
+	const struct value *p = private_value(v);
+
+	return p->type == VALUE_BOOL && p->boolean;
+}
+
+int64_t snaptrail_value_int(const struct snaptrail_value *v)
+{
+	const struct value *p = private_value(v);
+
+	return p->type == VALUE_INT ? p->integer : 0;
+}
+
+uint64_t snaptrail_value_uint(const struct snaptrail_value *v)
+{
+	const struct value *p = private_value(v);
+
+	return p->type == VALUE_UINT ? p->natural : p->type == VALUE_INT && p->integer > 0 ? (uint64_t)p->integer : 0;
+}
+
+double snaptrail_value_double(const struct snaptrail_value *v)
+{
+	const struct value *p = private_value(v);
+
+	switch (p->type) {
+	case VALUE_INT: return (double)p->integer;
+	case VALUE_UINT: return (double)p->natural;
+	case VALUE_DOUBLE: return p->real;
+	default: return 0;
+	}
+}
 
 const char *snaptrail_value_bytes(const struct snaptrail_value *v, size_t *ret_len)
 {

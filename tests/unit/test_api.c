@@ -481,6 +481,79 @@ static void protobuf_goes_there_and_back(void)
 	free(bytes);
 }
 
+/* 1.0 of JSON is an integer, and was read as 5e-324 by who asked for a double. */
+static void a_number_is_read_as_what_it_is(void)
+{
+	static const char text[] = "[1.0, 0.5, 18446744073709551615, -1, \"x\", true]";
+	static const double reals[] = { 1, 0.5, 18446744073709551615.0, -1, 0, 0 };
+	struct snaptrail_value *v;
+	size_t n;
+
+	CU_ASSERT_EQUAL_FATAL(snaptrail_value_from_json(text, strlen(text), &v), 0);
+	for (size_t i = 0; i < snaptrail_value_count(v); i++)
+		CU_ASSERT_EQUAL(snaptrail_value_double(snaptrail_value_at(v, i)), reals[i]);
+	CU_ASSERT_EQUAL(snaptrail_value_int(snaptrail_value_at(v, 0)), 1);
+	CU_ASSERT_EQUAL(snaptrail_value_int(snaptrail_value_at(v, 1)), 0);
+	CU_ASSERT_EQUAL(snaptrail_value_int(snaptrail_value_at(v, 4)), 0);
+	CU_ASSERT_EQUAL(snaptrail_value_uint(snaptrail_value_at(v, 0)), 1);
+	CU_ASSERT_EQUAL(snaptrail_value_uint(snaptrail_value_at(v, 2)), UINT64_MAX);
+	CU_ASSERT_EQUAL(snaptrail_value_uint(snaptrail_value_at(v, 3)), 0);
+	CU_ASSERT_FALSE(snaptrail_value_bool(snaptrail_value_at(v, 0)));
+	CU_ASSERT(snaptrail_value_bool(snaptrail_value_at(v, 5)));
+	CU_ASSERT_STRING_EQUAL(snaptrail_value_bytes(snaptrail_value_at(v, 5), &n), "");
+	snaptrail_value_free(v);
+}
+
+/* Nobody sees the session that the first of a batch makes: each made its own. */
+static void a_batch_makes_its_session_once(void)
+{
+	struct fixture f;
+	struct snaptrail_session session;
+	struct snaptrail_state *s = snaptrail_state_new();
+	char id[17];
+
+	begin(&f, "hybrid");
+	for (int round = 0; round < 2; round++) {
+		CU_ASSERT_EQUAL(snaptrail_batch_begin(f.st), 0);
+		for (int i = 0; i < 5; i++) {
+			set(s, SNAPTRAIL_MEMORY, "k", "value", snaptrail_value_of_int(i));
+			CU_ASSERT_EQUAL(snaptrail_create(f.st, i == 2 ? "other" : "s", s, NULL, id), 0);
+		}
+		CU_ASSERT_EQUAL(snaptrail_batch_end(f.st, round == 1), 0);
+	}
+	CU_ASSERT_EQUAL(snaptrail_session_at(f.st, 0, &session), 0);
+	CU_ASSERT_EQUAL(session.snapshots, 4);
+	CU_ASSERT_EQUAL(snaptrail_session_at(f.st, 1, &session), 0);
+	CU_ASSERT_EQUAL(session.snapshots, 1);
+	CU_ASSERT_EQUAL(snaptrail_session_at(f.st, 2, &session), -ENOENT);
+	snaptrail_state_free(s);
+	end(&f);
+}
+
+/* The state's next one stood on what had never come to be. */
+static void what_a_batch_gave_up_is_stood_on_by_none(void)
+{
+	struct fixture f;
+	struct snaptrail_state *s = snaptrail_state_new();
+	char id[17];
+
+	begin(&f, "hybrid");
+	set(s, SNAPTRAIL_MEMORY, "a", "value", snaptrail_value_of_int(1));
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, id), "ok");
+	CU_ASSERT_EQUAL(snaptrail_batch_begin(f.st), 0);
+	set(s, SNAPTRAIL_MEMORY, "b", "value", snaptrail_value_of_int(2));
+	CU_ASSERT_STRING_EQUAL(create(&f, s, "incremental", NULL, id), "ok");
+	CU_ASSERT_EQUAL(snaptrail_batch_end(f.st, false), 0);
+	set(s, SNAPTRAIL_MEMORY, "c", "value", snaptrail_value_of_int(3));
+	CU_ASSERT_STRING_EQUAL(create(&f, s, "incremental", NULL, id), "ok");
+	reopen(&f);
+	CU_ASSERT_EQUAL(int_at(&f, id, SNAPTRAIL_MEMORY, "a", "value"), 1);
+	CU_ASSERT_EQUAL(int_at(&f, id, SNAPTRAIL_MEMORY, "b", "value"), 2);
+	CU_ASSERT_EQUAL(int_at(&f, id, SNAPTRAIL_MEMORY, "c", "value"), 3);
+	snaptrail_state_free(s);
+	end(&f);
+}
+
 void suite_api(void)
 {
 	CU_pSuite s = CU_add_suite("api", NULL, NULL);
@@ -495,4 +568,7 @@ void suite_api(void)
 	TEST(s, events_are_told);
 	TEST(s, threads_share_a_handle);
 	TEST(s, protobuf_goes_there_and_back);
+	TEST(s, a_batch_makes_its_session_once);
+	TEST(s, what_a_batch_gave_up_is_stood_on_by_none);
+	TEST(s, a_number_is_read_as_what_it_is);
 }
