@@ -284,6 +284,8 @@ int snaptrail_state_remove_field(struct snaptrail_state *s, enum snaptrail_table
 /* What stands beside the tables: `timestamp`, or any name that is no table's. */
 int snaptrail_state_set_top(struct snaptrail_state *s, const char *name, const struct snaptrail_value *v);
 const struct snaptrail_value *snaptrail_state_top(const struct snaptrail_state *s, const char *name);
+/* The i-th of them, in order, or NULL past the last. */
+const struct snaptrail_value *snaptrail_state_top_at(const struct snaptrail_state *s, size_t i, const char **ret_name);
 /* A JSON object {timestamp, agents{}, tasks{} ...}: whatever stands in it comes
  * back the same, in its order. */
 int snaptrail_state_from_json(const char *text, size_t n, struct snaptrail_state **ret);
@@ -508,6 +510,8 @@ struct snaptrail_stats {
 	uint64_t compressed;            /* snapshots that are */
 	uint64_t changes, coalesced, lost, dropped;
 	uint64_t memory_bytes, memory_items, memory_hits, memory_misses, memory_evicted;
+	uint64_t disk_hits;             /* payloads that were read from segments */
+	uint64_t states_bytes, states_hits, states_misses; /* decoded states at hand in this handle */
 };
 int snaptrail_stats(struct snaptrail *st, const char *session, struct snaptrail_stats *ret);
 struct snaptrail_gap { const char *session, *cause; uint64_t from_ns, to_ns, lost; };

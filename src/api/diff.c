@@ -66,30 +66,16 @@ static void diff_entity(struct comparing *c, const struct entity *a, const struc
 	}
 }
 
-static void removed(struct comparing *c, const struct entity *e)
+/* Removed ('r') or added ('a'). */
+static void one_sided(struct comparing *c, const struct entity *e, char op)
 {
-	c->total++;
-	if (c->changed)
-		c->changed[e->table]++;
-	differ(c, (struct snaptrail_difference){ .table = (enum snaptrail_table)e->table,
-						 .op = 'r',
-						 .key = e->key,
-						 .key_len = e->key_len,
-						 .field = "",
-						 .before = public_value(entity_value(e)) });
-}
+	const struct snaptrail_value *v = public_value(entity_value(e));
 
-static void added(struct comparing *c, const struct entity *e)
-{
 	c->total++;
 	if (c->changed)
 		c->changed[e->table]++;
-	differ(c, (struct snaptrail_difference){ .table = (enum snaptrail_table)e->table,
-						 .op = 'a',
-						 .key = e->key,
-						 .key_len = e->key_len,
-						 .field = "",
-						 .after = public_value(entity_value(e)) });
+	differ(c, (struct snaptrail_difference){ .table = (enum snaptrail_table)e->table, .op = op, .key = e->key, .key_len = e->key_len,
+						 .field = "", .before = op == 'r' ? v : NULL, .after = op == 'a' ? v : NULL });
 }
 
 static bool same_key(const struct entity *a, const struct entity *b)
@@ -109,7 +95,7 @@ static void diff_table(struct comparing *c, const struct model *a, const struct 
 		const struct entity *other = rest && same_key(x, rest) ? rest : model_find(b, t, x->key, x->key_len);
 
 		if (other == NULL) {
-			removed(c, x);
+			one_sided(c, x, 'r');
 			continue;
 		}
 		diff_entity(c, x, other);
@@ -117,7 +103,7 @@ static void diff_table(struct comparing *c, const struct model *a, const struct 
 	}
 	for (; y; y = y->next)
 		if (model_find(a, t, y->key, y->key_len) == NULL)
-			added(c, y);
+			one_sided(c, y, 'a');
 }
 
 int64_t snaptrail_diff(const struct snaptrail_state *a, const struct snaptrail_state *b, uint64_t ret_changed[SNAPTRAIL_TABLES + 1],
@@ -227,9 +213,9 @@ static void diff_touched(struct comparing *c, struct between *w)
 		if (t->a && t->b)
 			diff_entity(c, t->a, t->b);
 		else if (t->a)
-			removed(c, t->a);
+			one_sided(c, t->a, 'r');
 		else
-			added(c, t->b);
+			one_sided(c, t->b, 'a');
 	}
 }
 

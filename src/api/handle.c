@@ -28,9 +28,10 @@ const char *snaptrail_table_name(enum snaptrail_table t) { return table_name((en
 static void options_of(const struct config *c, unsigned flags, struct store_options *o)
 {
 	prepare_store_options(c, o);
-	if (o->type == STORE_MEMORY)
-		o->type = STORE_HYBRID;
-	o->persist = true;
+	if (!(flags & SNAPTRAIL_CREATE)) { /* who only reads sees what others left */
+		o->type = o->type == STORE_MEMORY ? STORE_HYBRID : o->type;
+		o->persist = true;
+	}
 	o->create = flags & SNAPTRAIL_CREATE;
 	o->read_only = flags & SNAPTRAIL_READ_ONLY;
 }
@@ -49,6 +50,8 @@ int handle_open(struct config *c, bool own, const struct store_options *o, struc
 	}
 	if (!o->read_only && salvage_all(st->store) < 0)
 		snprintf(st->notice, sizeof st->notice, "%s", err_detail());
+	if (store_path(st->store) == NULL)
+		snprintf(st->notice, sizeof st->notice, "storage.type is memory, or storage.persist no: nothing of this outlives the process");
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
 	pthread_mutex_init(&st->lock, &attr);
@@ -319,7 +322,11 @@ int snaptrail_stats(struct snaptrail *st, const char *session, struct snaptrail_
 					 .memory_items = ss.memory_items,
 					 .memory_hits = ss.memory_hits,
 					 .memory_misses = ss.memory_misses,
-					 .memory_evicted = ss.memory_evicted };
+					 .memory_evicted = ss.memory_evicted,
+					 .disk_hits = ss.disk_hits,
+					 .states_bytes = st->hot_bytes,
+					 .states_hits = st->hot_hits,
+					 .states_misses = st->hot_misses };
 	n = store_snapshot_count(st->store, id);
 	free(st->creation);
 	st->creation = xcalloc(n, sizeof *st->creation);

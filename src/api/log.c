@@ -380,7 +380,7 @@ static uint64_t covered_from(struct snaptrail *st, const struct session_meta *s)
 		return s->started_ns;
 	if (m.handed_in)
 		return m.time_ns;
-	return m.origin == ORIGIN_START || m.origin == ORIGIN_CRASH ? s->started_ns : m.time_ns;
+	return m.base_id[0] ? m.time_ns : s->started_ns;
 }
 
 /* A stretch of the session that nobody knows, in which the answer may lie. */

@@ -307,6 +307,20 @@ const struct snaptrail_value *snaptrail_state_top(const struct snaptrail_state *
 	return NULL;
 }
 
+const struct snaptrail_value *snaptrail_state_top_at(const struct snaptrail_state *s, size_t i, const char **ret_name)
+{
+	size_t n;
+	const struct layout_entry *l = model_layout(s->model, &n);
+
+	for (size_t k = 0; k < n; k++) {
+		if (l[k].table || i--)
+			continue;
+		*ret_name = l[k].name;
+		return public_value(&l[k].value);
+	}
+	return NULL;
+}
+
 /* ---- JSON and protobuf ---- */
 
 int snaptrail_state_from_json(const char *text, size_t n, struct snaptrail_state **ret)

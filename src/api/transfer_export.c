@@ -183,7 +183,11 @@ static int one_binary(struct exporting *x, const struct snapshot_meta *m)
 	int r;
 
 	buf_reset(&x->text);
-	r = handed_full(x->st->store, m, &x->text);
+	/* A whole state goes as it is stored. */
+	if (m->handed_in && m->type == SNAPSHOT_FULL)
+		r = store_load(x->st->store, m, &x->text);
+	else
+		r = handed_full(x->st->store, m, &x->text);
 	return r < 0 ? r : carry_put(x->writer, m, x->text.data, x->text.len);
 }
 

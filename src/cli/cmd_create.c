@@ -84,6 +84,8 @@ int cmd_create(struct cli *c)
 		r = state_of_file(c, path, &s);
 	if (r == 0 && (r = snaptrail_open(c->config, SNAPTRAIL_CREATE, &c->store)) < 0)
 		r = out_failed(c, r);
+	if (r == 0 && snaptrail_notice(c->store))
+		out_note(c, "%s", snaptrail_notice(c->store));
 	if (r == 0)
 		r = time_of(c, &o.time_ns);
 	if (r == 0 && (r = snaptrail_create(c->store, c->words[0], s, &o, id)) < 0)

@@ -99,6 +99,27 @@ static void show_timestamp(struct json *j, const struct snaptrail_state *state)
 	json_value(j, own);
 }
 
+/* What else was handed in beside the tables, but for names that mean ours. */
+static void show_others(struct json *j, const struct snaptrail_state *state)
+{
+	static const char *const ours[] = { "timestamp", "timeNs", "session", "coalesced", "lost", "stacks" };
+	const struct snaptrail_value *v;
+	const char *name;
+
+	for (size_t i = 0; (v = snaptrail_state_top_at(state, i, &name)); i++) {
+		bool taken = false;
+
+		for (size_t k = 0; k < sizeof ours / sizeof *ours; k++)
+			taken = taken || strcmp(name, ours[k]) == 0;
+		for (int t = SNAPTRAIL_AGENTS; t <= SNAPTRAIL_METRICS; t++)
+			taken = taken || strcmp(name, snaptrail_table_name((enum snaptrail_table)t)) == 0;
+		if (taken)
+			continue;
+		json_key(j, name);
+		json_value(j, v);
+	}
+}
+
 static int state_json(struct shower *s, const struct snaptrail_state *state)
 {
 	struct json *j = &s->json;
@@ -113,11 +134,18 @@ static int state_json(struct shower *s, const struct snaptrail_state *state)
 	if (snaptrail_state_lost(state))
 		json_pair_uint(j, "lost", snaptrail_state_lost(state));
 	for (s->table = SNAPTRAIL_AGENTS; s->table <= SNAPTRAIL_METRICS && r == 0; s->table++) {
+		const struct snaptrail_value *other = snaptrail_state_top(state, snaptrail_table_name(s->table));
+
 		json_key(j, snaptrail_table_name(s->table));
+		if (other) { /* it was handed in as something else than a table */
+			json_value(j, other);
+			continue;
+		}
 		json_open(j, '{');
 		r = snaptrail_state_each(state, s->table, one_json, s);
 		json_close(j, '}');
 	}
+	show_others(j, state);
 	if (s->stacks) {
 		json_key(j, "stacks");
 		json_open(j, '{');

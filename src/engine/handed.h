@@ -17,7 +17,7 @@ struct handed_base {
 	char id[STORE_ID_LEN + 1];
 	uint64_t time_ns;
 	uint64_t full_ns, full_bytes; /* of the full snapshot at the bottom of the chain */
-	uint64_t grown_bytes;         /* of the incrementals on it */
+	uint64_t grown_bytes, links;  /* of the incrementals on it, and how many */
 };
 
 struct handed_options {

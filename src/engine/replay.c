@@ -479,6 +479,10 @@ uint64_t replay_last_stage(struct store *s, const char *session_id)
 	return 0;
 }
 
+/* The first of a run: its own Changes say everything.  Others name what they
+ * stood on, also when that was deleted. */
+static bool begins(const struct snapshot_meta *m) { return m->base_id[0] == 0; }
+
 /* The last full snapshot at or before an instant. */
 static int find_base(struct store *s, const char *session_id, uint64_t t, size_t *ret)
 {
@@ -529,13 +533,6 @@ static uint64_t changes_before(struct store *s, const char *session_id, size_t n
 	return sum;
 }
 
-/* The first of a run: its own Changes say everything.  Others that stand on
- * nothing became so when what was before them was deleted. */
-static bool begins(const struct snapshot_meta *m)
-{
-	return m->base_id[0] == 0 && (m->origin == ORIGIN_START || m->origin == ORIGIN_CRASH);
-}
-
 static int play_stored(struct store *s, struct player *p, size_t base, bool have_base, struct batch *b)
 {
 	const struct replay_query *q = p->q;
@@ -563,7 +560,7 @@ static int play_stored(struct store *s, struct player *p, size_t base, bool have
 
 		memcpy(before, m.id, sizeof before);
 
-		if (restart || (i == base && have_base)) {
+		if (restart || (i == base && (have_base || !begins(&m)))) {
 			if (restart) { /* what the runs before left is gone with them */
 				play_held(p);
 				model_free(p->ret->model);
@@ -611,7 +608,7 @@ int replay(struct store *s, const struct replay_query *q, struct replay_result *
 		/* Before its first snapshot a session has what that one's runs say. */
 		struct snapshot_meta m;
 
-		if (store_snapshot_at(s, q->session_id, 0, &m) < 0 || m.since_ns > q->until_ns) {
+		if (store_snapshot_at(s, q->session_id, 0, &m) < 0 || m.since_ns > q->until_ns || !(begins(&m) || m.handed_in)) {
 			model_free(ret->model);
 			return fail(-ENODATA, "the recording begins later than that");
 		}

@@ -46,6 +46,7 @@ void handed_done(struct model *m)
 	}
 	free(m->kept);
 	free(m->layout);
+	free(m->layout_slots);
 	buf_done(&m->journal);
 	buf_done(&m->scratch);
 }
@@ -235,13 +236,52 @@ const struct layout_entry *model_layout(const struct model *m, size_t *ret_n)
 
 bool model_layout_changed(const struct model *m) { return m->layout_changed; }
 
+/* A hash of the names once there are many: position + 1 by slot. */
+#define LAYOUT_FEW 32u
+
+static uint32_t *layout_slot(const struct model *m, const char *name, size_t n)
+{
+	uint64_t h = 14695981039346656037u;
+	size_t at;
+
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ (uint8_t)name[i]) * 1099511628211u;
+	for (at = (h ^ h >> 32) & (m->nlayout_slots - 1); m->layout_slots[at]; at = (at + 1) & (m->nlayout_slots - 1)) {
+		const struct layout_entry *l = &m->layout[m->layout_slots[at] - 1];
+
+		if (l->name_len == n && memcmp(l->name, name, n) == 0)
+			break;
+	}
+	return &m->layout_slots[at];
+}
+
+static size_t layout_find(struct model *m, const char *name, size_t n)
+{
+	size_t i = 0;
+
+	if (m->nlayout < LAYOUT_FEW) {
+		while (i < m->nlayout && (m->layout[i].name_len != n || memcmp(m->layout[i].name, name, n)))
+			i++;
+		return i;
+	}
+	if (m->nlayout_slots < 2 * m->nlayout + 2) {
+		free(m->layout_slots);
+		m->nlayout_slots = 4 * LAYOUT_FEW;
+		while (m->nlayout_slots < 4 * m->nlayout)
+			m->nlayout_slots *= 2;
+		m->layout_slots = xcalloc(m->nlayout_slots, sizeof *m->layout_slots);
+		for (i = 0; i < m->nlayout; i++)
+			*layout_slot(m, m->layout[i].name, m->layout[i].name_len) = (uint32_t)i + 1;
+	}
+	i = *layout_slot(m, name, n);
+	return i ? i - 1 : m->nlayout;
+}
+
 void model_layout_add(struct model *m, const char *name, size_t n, enum table t, struct value v)
 {
 	struct layout_entry *l = m->layout;
-	size_t i = 0;
+	size_t i = layout_find(m, name, n);
 
-	while (i < m->nlayout && (l[i].name_len != n || memcmp(l[i].name, name, n)))
-		i++;
 	if (i < m->nlayout && l[i].table == t && value_same(&l[i].value, &v)) {
 		value_done(&v);
 		return;
@@ -252,6 +292,8 @@ void model_layout_add(struct model *m, const char *name, size_t n, enum table t,
 		l[i] = (struct layout_entry){ .name = xmalloc(n + 1), .name_len = (uint32_t)n };
 		memcpy(l[i].name, name, n);
 		l[i].name[n] = 0;
+		if (m->nlayout_slots)
+			*layout_slot(m, name, n) = (uint32_t)i + 1;
 		m->nlayout++;
 	}
 	value_done(&l[i].value);
@@ -318,7 +360,9 @@ bool layout_unpack(struct model *m, const uint8_t *p, size_t n)
 		free(m->layout[i].name);
 		value_done(&m->layout[i].value);
 	}
-	m->nlayout = 0;
+	m->nlayout = m->nlayout_slots = m->laid_out = 0;
+	free(m->layout_slots);
+	m->layout_slots = NULL;
 	while ((r = wire_next(p, n, &pos, &w)) > 0)
 		if (w.field == 1 && w.type == 2 && !layout_entry_unpack(m, &w.b))
 			return false;
@@ -331,11 +375,13 @@ static void layout_needs(struct model *m, enum table t)
 {
 	const char *name = table_name(t);
 
+	if (m->nlayout == 0 || m->laid_out & 1u << t)
+		return;
+	m->laid_out |= 1u << t;
 	for (size_t i = 0; i < m->nlayout; i++)
 		if (m->layout[i].table == t)
 			return;
-	if (m->nlayout)
-		model_layout_add(m, name, strlen(name), t, (struct value){ 0 });
+	model_layout_add(m, name, strlen(name), t, (struct value){ 0 });
 }
 
 /* ---- the journal ---- */
@@ -375,6 +421,10 @@ static size_t change_begin(struct buf *b, uint32_t kind, enum table t, const cha
 	return mark;
 }
 
+/* Room stays behind it for the times of a snapshot, so that making one never
+ * moves the journal. */
+#define TAIL_BYTES 128u
+
 static void put_change(struct buf *b, uint32_t kind, enum table t, const char *key, size_t n, const struct value *v)
 {
 	size_t mark = change_begin(b, kind, t, key, n);
@@ -386,6 +436,7 @@ static void put_change(struct buf *b, uint32_t kind, enum table t, const char *k
 		pack_end(b, entity);
 	}
 	pack_end(b, mark);
+	buf_room(b, TAIL_BYTES);
 }
 
 /* Where the next Change of the journal goes, or NULL when none is kept. */

@@ -46,6 +46,9 @@ struct model {
 	bool handed, layout_changed, journaled;
 	struct layout_entry *layout;
 	size_t nlayout;
+	uint32_t *layout_slots;     /* their hash, when they are many */
+	size_t nlayout_slots;
+	uint32_t laid_out;          /* tables that stand in the layout, as bits */
 	struct buf journal, scratch;
 	uint64_t journal_changes;
 	uint8_t *arena;             /* entities of a loaded state: pieces, the newest first */

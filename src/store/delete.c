@@ -2,7 +2,8 @@
  *
  * An incremental snapshot whose predecessors go takes their Changes over, one
  * payload behind the other; where a full one goes with them it becomes full
- * itself, and a full one that stays becomes a beginning.  What has to be written for
+ * itself.  A full one goes on naming what it followed: so a reader tells it from
+ * one that begins a recording.  What has to be written for
  * that is made first, without the lock; then everything is one batch. */
 #include "store/internal.h"
 
@@ -165,7 +166,6 @@ static int remake(struct store *s, const struct plan *p, const struct store_fold
 	*out = (struct remade){ .m = p->m, .gap = p->gap, .gap_from_ns = p->gap_from_ns };
 	if (!p->full)
 		return concatenate(s, p, out);
-	out->m.base_id[0] = 0;
 	if (p->m.type == SNAPSHOT_FULL)
 		return store_load(s, &p->m, &out->payload);
 	if (f == NULL || f->full == NULL)

@@ -87,6 +87,7 @@ struct store {
 	pthread_mutex_t lock;
 	struct segment *segments;
 	size_t nsegments;
+	uint32_t warm;              /* index of the one that was read last, which stays open */
 	uint32_t mine;              /* index of the segment that is written, UINT32_MAX none */
 	struct batch *batch;        /* being written, or NULL */
 	struct run_session **sessions;

@@ -227,8 +227,35 @@ int segment_read(const struct segment *s, uint64_t at, struct record_header *h, 
 	return r < 0 ? r : 1;
 }
 
+#define SMALL_BYTES 16384u /* a record that is read in one go */
+
+static bool all_zero(const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i])
+			return false;
+	return true;
+}
+
+static int small_payload(const struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check)
+{
+	uint8_t body[SMALL_BYTES];
+	size_t n = record_extent_bytes(h) - RECORD_HEADER_BYTES, used = h->meta_len + h->payload_len;
+	int r = io_pread_all(s->fd, body, n, at + RECORD_HEADER_BYTES);
+
+	if (r == 0 && check && (record_crc(*h, body, body + h->meta_len) != h->crc || !all_zero(body + used, n - used)))
+		r = -EBADMSG;
+	if (r < 0)
+		return fail(r, "%s damaged at %llu", s->path, (unsigned long long)at);
+	buf_put(out, body + h->meta_len, h->payload_len);
+	return 0;
+}
+
 int segment_payload(const struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check)
 {
+	if (record_extent_bytes(h) <= SMALL_BYTES)
+		return small_payload(s, at, h, out, check);
+
 	_cleanup_buf_ struct buf meta = BUF_INIT;
 	uint64_t body = at + RECORD_HEADER_BYTES;
 	size_t start = out->len;
@@ -257,10 +284,7 @@ bool segment_sound(const struct segment *s, uint64_t at, const struct record_hea
 
 	if (io_pread_all(s->fd, buf_room(&b, n + 1), n, at + RECORD_HEADER_BYTES) < 0)
 		return false;
-	for (size_t i = used; i < n; i++)
-		if (b.data[i])
-			return false;
-	return record_crc(*h, b.data, b.data + h->meta_len) == h->crc;
+	return all_zero(b.data + used, n - used) && record_crc(*h, b.data, b.data + h->meta_len) == h->crc;
 }
 
 static bool record_stands(const struct segment *s, uint64_t at, uint64_t end)

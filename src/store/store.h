@@ -54,7 +54,8 @@ const char *snapshot_origin_name(int origin);
  * store live until store_close() or the next store_refresh(). */
 struct snapshot_meta {
 	char id[STORE_ID_LEN + 1];
-	char base_id[STORE_ID_LEN + 1];   /* the snapshot before it that it continues; "" for none */
+	char base_id[STORE_ID_LEN + 1];   /* the snapshot before it that it continues, which for a full one may
+	                                   * be deleted; "" for none: it begins a recording */
 	char session_id[STORE_ID_LEN + 1];
 	int type;
 	int origin;

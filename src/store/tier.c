@@ -102,7 +102,10 @@ static int disk_get(struct store *s, struct item *i, struct buf *out)
 	if (r < 0)
 		return r;
 	r = segment_payload(seg, i->at, &i->h, out, s->o.verify == STORE_VERIFY_READ);
-	segment_rest(seg);
+	/* The next one is mostly in the same segment. */
+	if (s->warm != i->segment && s->warm < s->nsegments)
+		segment_rest(&s->segments[s->warm]);
+	s->warm = i->segment;
 	s->disk_hits += r == 0;
 	return r;
 }

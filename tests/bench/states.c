@@ -168,6 +168,65 @@ static double read_one(struct snaptrail *st, const char *id)
 	return t;
 }
 
+/* ---- transfer ---- */
+
+struct moving {
+	char *data;
+	size_t len, cap, at;
+};
+
+static int take(void *arg, const void *p, size_t n)
+{
+	struct moving *m = arg;
+
+	if (m->cap - m->len < n) {
+		m->cap = m->cap ? m->cap * 2 : 1 << 20;
+		while (m->cap - m->len < n)
+			m->cap *= 2;
+		m->data = realloc(m->data, m->cap);
+	}
+	memcpy(m->data + m->len, p, n);
+	m->len += n;
+	return 0;
+}
+
+static int64_t give(void *arg, void *p, size_t n)
+{
+	struct moving *m = arg;
+
+	if (n > m->len - m->at)
+		n = m->len - m->at;
+	memcpy(p, m->data + m->at, n);
+	m->at += n;
+	return (int64_t)n;
+}
+
+/* MB/s of raw state: JSON text for JSON, encoded states for binary. */
+static void transfer(struct snaptrail *st, int format, uint64_t raw_bytes)
+{
+	struct snaptrail_settings cfg;
+	struct snaptrail *to;
+	struct snaptrail_import_result result;
+	struct moving m = { 0 };
+	double t = now_ms();
+	uint64_t raw;
+
+	must((int)snaptrail_export(st, &(struct snaptrail_export_options){ .size = sizeof(struct snaptrail_export_options), .session = "out",
+									    .format = format, .write = take, .arg = &m }), "export");
+	raw = format == SNAPTRAIL_JSON ? m.len : raw_bytes;
+	printf("export, %s\tMB/s\t%.4g\n", format == SNAPTRAIL_JSON ? "JSON" : "binary", (double)raw / 1e3 / (now_ms() - t));
+	snaptrail_settings_init(&cfg, sizeof cfg);
+	cfg.storage_type = "memory";
+	cfg.memory_bytes = 8ull << 30;
+	must(snaptrail_open_with(&cfg, SNAPTRAIL_CREATE, &to), "open");
+	t = now_ms();
+	must(snaptrail_import(to, &(struct snaptrail_import_options){ .size = sizeof(struct snaptrail_import_options), .read = give, .arg = &m },
+			      &result), "import");
+	printf("import, %s\tMB/s\t%.4g\n", format == SNAPTRAIL_JSON ? "JSON" : "binary", (double)raw / 1e3 / (now_ms() - t));
+	snaptrail_close(to);
+	free(m.data);
+}
+
 int main(int argc, char **argv)
 {
 	struct snaptrail_settings cfg;
@@ -254,6 +313,12 @@ int main(int argc, char **argv)
 		runs[i] = now_ms() - t;
 	}
 	say("compared, 100 differences, at hand", runs, n, "ms");
+	now.later = false;
+	for (unsigned i = 0; i < 3; i++)
+		must(snaptrail_create(st, "out", s, &now, first), "create");
+	raw = size_of(st, first, &stored) * 3;
+	transfer(st, SNAPTRAIL_BINARY, raw);
+	transfer(st, SNAPTRAIL_JSON, raw);
 	snaptrail_state_free(s);
 	struct rusage u;
 	getrusage(RUSAGE_SELF, &u);

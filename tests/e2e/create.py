@@ -63,7 +63,9 @@ def test_whatever_json_says_is_kept():
         assert code == 0 and list(mine[0]["state"]) == list(s)
         del s["metrics"], mine[0]["state"]["metrics"]  # JavaScript's numbers
         assert mine[0]["state"] == s
-    assert json.loads(snaptrail("show", one, "--json"))["metrics"] == {"big": 2**63 + 5, "neg": -2**63, "tiny": 5e-324}
+    shown = json.loads(snaptrail("show", one, "--json"))
+    assert shown["tasks"] == [] and shown["own"] == odd["own"] and shown["timestamp"] is None
+    assert shown["metrics"] == {"big": 2**63 + 5, "neg": -2**63, "tiny": 5e-324}
 
 
 def test_bad_states_change_nothing_and_say_where():
@@ -96,3 +98,12 @@ def test_when_something_became_true():
     assert when("t#n", ">", "4", "--until", "1767000001")[0] == 1
     assert when("t#n", ">", "0", "--since", "1767000009")[0] == 8
     assert run("when", "t#n", "><", "4")[0] == 2 and run("when", "t")[0] == 2
+
+
+def test_a_store_in_memory_keeps_nothing_and_says_so():
+    for text in ("[storage]\ntype = memory\n", "[storage]\npersist = no\n"):
+        with open("m.ini", "w") as f:
+            f.write(text)
+        code, out, err = run("--config", "m.ini", "create", "s", "--state", "-", text="{}")
+        assert code == 0 and len(out) == 17 and "nothing of this outlives" in err, (code, out, err)
+        assert not os.path.exists(os.path.join(os.environ["SNAPTRAIL_STORE"], "segments"))

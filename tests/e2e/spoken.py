@@ -181,9 +181,15 @@ def test_secrets_are_not_in_the_mapping_either():
     p = subprocess.Popen(run_argv("sh", "-c", SPOKEN + " secret; kill -STOP $$"), stdout=subprocess.PIPE)
     folder = wait_for(lambda: live_folder(), what="the live folder")
     wait_for(lambda: "db/url" in snaptrail("show", "live", "--json", code=(0, 4)), what="the report")
+    looked = 0
     for name in os.listdir(folder):
-        with open(os.path.join(folder, name), "rb") as f:
-            assert b"hunter2" not in f.read(), name
+        try:
+            with open(os.path.join(folder, name), "rb") as f:
+                assert b"hunter2" not in f.read(), name
+                looked += 1
+        except FileNotFoundError:
+            pass  # a ring that was drained and is done with
+    assert looked
     p.kill()
 
 
