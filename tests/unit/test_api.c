@@ -481,6 +481,32 @@ static void protobuf_goes_there_and_back(void)
 	free(bytes);
 }
 
+/* Compaction keeps what was the newest a moment longer, and let go of its
+ * session's name: it was listed as a crashed one without any. */
+static void a_session_has_its_name_as_long_as_anything_of_it(void)
+{
+	struct fixture f;
+	struct snaptrail_session session;
+	struct snaptrail_pruned pruned;
+	struct snaptrail_state *s = snaptrail_state_new();
+	const char *ids[1];
+	char id[17];
+
+	begin(&f, "hybrid");
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, id), "ok");
+	ids[0] = id;
+	CU_ASSERT_EQUAL(snaptrail_delete(f.st, ids, 1), 0);
+	CU_ASSERT_EQUAL(snaptrail_prune(f.st, false, NULL, NULL, &pruned), 0);
+	reopen(&f);
+	for (size_t i = 0; snaptrail_session_at(f.st, i, &session) == 0; i++)
+		CU_ASSERT_STRING_EQUAL(session.name, "orders");
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, id), "ok");
+	CU_ASSERT_EQUAL(snaptrail_session_find(f.st, "orders", &session), 0);
+	CU_ASSERT_EQUAL(session.snapshots, 1);
+	snaptrail_state_free(s);
+	end(&f);
+}
+
 /* 1.0 of JSON is an integer, and was read as 5e-324 by who asked for a double. */
 static void a_number_is_read_as_what_it_is(void)
 {
@@ -570,5 +596,6 @@ void suite_api(void)
 	TEST(s, protobuf_goes_there_and_back);
 	TEST(s, a_batch_makes_its_session_once);
 	TEST(s, what_a_batch_gave_up_is_stood_on_by_none);
+	TEST(s, a_session_has_its_name_as_long_as_anything_of_it);
 	TEST(s, a_number_is_read_as_what_it_is);
 }
