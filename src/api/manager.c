@@ -282,10 +282,42 @@ int snaptrail_automatic_from(struct snaptrail *st, const char *session, uint64_t
 
 /* ---- deleting ---- */
 
+/* Who goes, to be told of when it has. */
+struct gone {
+	struct gone *next;
+	char id[SNAPTRAIL_ID_BYTES], session[256];
+};
+
+static void gone_note(struct snaptrail *st, struct gone ***last, const struct snapshot_meta *m)
+{
+	struct snaptrail_snapshot s;
+	struct gone *g;
+
+	if (st->listeners == NULL)
+		return;
+	snapshot_public(st, m, &s);
+	g = xcalloc(1, sizeof *g);
+	snprintf(g->id, sizeof g->id, "%s", s.id);
+	snprintf(g->session, sizeof g->session, "%s", s.session);
+	**last = g;
+	*last = &g->next;
+}
+
+static void gone_tell(struct snaptrail *st, struct gone *first, bool gone)
+{
+	for (struct gone *g; (g = first);) {
+		first = g->next;
+		if (gone)
+			notify(st, &(struct snaptrail_notification){ .event = "snapshot_deleted", .session = g->session, .id = g->id });
+		free(g);
+	}
+}
+
 int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n)
 {
 	char(*own)[STORE_ID_LEN + 1] = xcalloc(n, sizeof *own);
 	const char **list = xcalloc(n, sizeof *list);
+	struct gone *first = NULL, **last = &first;
 	int r = 0;
 	HOLD(st);
 
@@ -294,14 +326,15 @@ int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n)
 		struct snapshot_meta m;
 
 		r = store_snapshot_find(st->store, ids[i], &m, NULL);
-		if (r == 0)
+		if (r == 0) {
 			memcpy(own[i], m.id, sizeof m.id);
+			gone_note(st, &last, &m);
+		}
 		list[i] = own[i];
 	}
 	if (r == 0)
 		r = store_delete(st->store, list, n, &(struct store_folding){ retain_fold, st->store }, NULL);
-	for (size_t i = 0; i < n && r == 0; i++)
-		notify(st, &(struct snaptrail_notification){ .event = "snapshot_deleted", .id = ids[i] });
+	gone_tell(st, first, r == 0);
 	free(own);
 	free(list);
 	return r < 0 ? notify_error(st, "snapshot_deletion_failed", NULL, n == 1 ? ids[0] : NULL, r) : r;
@@ -338,6 +371,7 @@ struct pruning {
 	struct snaptrail *st;
 	void (*told)(void *arg, const struct snaptrail_verdict *v);
 	void *arg;
+	struct gone *first, **last;
 };
 
 static void tell_verdict(void *arg, const struct store_verdict *v)
@@ -345,6 +379,10 @@ static void tell_verdict(void *arg, const struct store_verdict *v)
 	struct pruning *p = arg;
 	struct snaptrail_snapshot s;
 
+	if (v->goes)
+		gone_note(p->st, &p->last, v->m);
+	if (p->told == NULL)
+		return;
 	snapshot_public(p->st, v->m, &s);
 	p->told(p->arg, &(struct snaptrail_verdict){ .snapshot = &s, .goes = v->goes, .why = v->why, .bytes = v->bytes });
 }
@@ -352,14 +390,17 @@ static void tell_verdict(void *arg, const struct store_verdict *v)
 static int prune(struct snaptrail *st, bool dry, bool lazy, void (*told)(void *arg, const struct snaptrail_verdict *v), void *arg,
 		 struct snaptrail_pruned *ret)
 {
-	struct pruning p = { st, told, arg };
-	struct store_retention r;
+	struct pruning p = { .st = st, .told = told, .arg = arg, .last = &p.first };
+	struct store_retention limits;
+	int r;
 
-	retain_limits(st->config, &r);
-	r.lazy = lazy;
+	retain_limits(st->config, &limits);
+	limits.lazy = lazy;
 	*ret = (struct snaptrail_pruned){ 0 };
-	return store_prune(st->store, &r, dry, &(struct store_folding){ retain_fold, st->store }, told ? tell_verdict : NULL, &p,
-			   &ret->snapshots, &ret->bytes);
+	r = store_prune(st->store, &limits, dry, &(struct store_folding){ retain_fold, st->store },
+			told || st->listeners ? tell_verdict : NULL, &p, &ret->snapshots, &ret->bytes);
+	gone_tell(st, p.first, r == 0 && !dry);
+	return r;
 }
 
 int snaptrail_prune(struct snaptrail *st, bool dry_run, void (*told)(void *arg, const struct snaptrail_verdict *v), void *arg,
@@ -379,6 +420,8 @@ void handle_retain(struct snaptrail *st)
 	uint64_t now = mono_now_ns();
 	int r;
 
+	if (st->batching) /* nothing is deleted in a batch: the next look does it */
+		return;
 	if (st->retained_mono_ns && now - st->retained_mono_ns < LOOK_NS)
 		return;
 	worker_wait(st);

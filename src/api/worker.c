@@ -29,6 +29,7 @@ struct timer {
 	struct snaptrail_state *(*state)(void *arg);
 	void *arg;
 	bool running, stopped;
+	unsigned awaited;           /* by who stops it and looks at it again: it stays until then */
 };
 
 struct worker {
@@ -115,7 +116,7 @@ static struct timer *due(struct worker *w, uint64_t now, uint64_t *ret_next)
 static void sweep(struct worker *w)
 {
 	for (struct timer **at = &w->timers, *t; (t = *at);) {
-		if (!t->stopped || t->running) {
+		if (!t->stopped || t->running || t->awaited) {
 			at = &t->next;
 			continue;
 		}
@@ -179,6 +180,7 @@ static int begin(struct snaptrail *st)
 	struct worker *w;
 	pthread_condattr_t attr;
 	int r;
+	HOLD(st);
 
 	if (st->worker)
 		return 0;
@@ -196,7 +198,7 @@ static int begin(struct snaptrail *st)
 		free(w);
 		return fail(-r, "a thread for the store: %s", strerror(r));
 	}
-	st->worker = w;
+	__atomic_store_n(&st->worker, w, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -277,9 +279,10 @@ int worker_settle(struct snaptrail *st)
 	return r;
 }
 
+/* Without the handle, which what it waits for may need. */
 bool worker_stop(struct snaptrail *st, const char *session)
 {
-	struct worker *w = st->worker;
+	struct worker *w = __atomic_load_n(&st->worker, __ATOMIC_ACQUIRE);
 	bool found = false;
 
 	if (w == NULL)
@@ -289,8 +292,10 @@ bool worker_stop(struct snaptrail *st, const char *session)
 		if (t->stopped || strcmp(t->session, session))
 			continue;
 		t->stopped = found = true;
+		t->awaited++;
 		while (t->running && !held_here(st) && !pthread_equal(pthread_self(), w->thread))
 			pthread_cond_wait(&w->idle, &w->lock);
+		t->awaited--;
 		break;
 	}
 	sweep(w);

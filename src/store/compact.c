@@ -24,6 +24,8 @@ struct compaction {
 	size_t n, cap;
 	char (*bases)[16];           /* deleted ones that some that live stand on all the same, sorted */
 	size_t nbases;
+	const struct run_session **held; /* of those that were just deleted */
+	size_t nheld;
 	uint64_t now_ns;
 	struct segment out;          /* being written; fd -1 none */
 	char **written;              /* paths of all that were */
@@ -34,13 +36,6 @@ struct compaction {
 static int by_id(const void *a, const void *b) { return memcmp(a, b, 16); }
 
 /* ---- what lives ---- */
-
-static bool session_lives(const struct compaction *c, const char id[16])
-{
-	const struct run_session *r = fold_session(c->s, id, false);
-
-	return r && (r->m.snapshots || r->m.ended_ns == 0);
-}
 
 static bool is_deletion(const struct buf *meta)
 {
@@ -59,6 +54,20 @@ static bool is_deletion(const struct buf *meta)
 static bool just_deleted(const struct compaction *c, const struct item *it)
 {
 	return it->m.handed_in && it->edited_ns < it->m.created_ns + RACE_NS && c->now_ns < it->edited_ns + RACE_NS;
+}
+
+/* A session that is empty, but whose first snapshot is about to be written, or
+ * whose last one is kept a moment longer, needs its name. */
+static bool session_lives(const struct compaction *c, const char id[16])
+{
+	const struct run_session *r = fold_session(c->s, id, false);
+
+	if (r == NULL || r->m.snapshots || r->m.ended_ns == 0)
+		return r != NULL;
+	for (size_t i = 0; i < c->nheld; i++)
+		if (c->held[i] == r)
+			return true;
+	return c->now_ns < r->begun.created_ns + RACE_NS;
 }
 
 static bool stood_on(const struct compaction *c, const struct item *it)
@@ -172,6 +181,10 @@ static void find_bases(struct compaction *c)
 	for (size_t i = 0; i < c->s->nall; i++) {
 		const struct item *it = c->s->all[i];
 
+		if (it->deleted && just_deleted(c, it)) {
+			c->held = xrealloc(c->held, (c->nheld + 1) * sizeof *c->held);
+			c->held[c->nheld++] = it->session;
+		}
 		if (it->deleted || it->m.type != SNAPSHOT_INCREMENTAL || !it->m.handed_in)
 			continue;
 		for (size_t steps = 0; steps < c->s->nall && it && it->m.base_id[0]; steps++) {
@@ -323,6 +336,7 @@ int store_compact(struct store *s, double share, uint64_t *ret_freed)
 	free(c.chosen);
 	free(c.elsewhere);
 	free(c.bases);
+	free(c.held);
 	for (size_t i = 0; i < c.nwritten; i++)
 		free(c.written[i]);
 	free(c.written);

@@ -81,7 +81,7 @@ def test_the_manual_has_every_function_once_in_name_and_synopsis():
 
 def prototypes(text):
     """Each function's declaration with one blank where there are some."""
-    return {re.search(r"(snaptrail_\w+)\(", p).group(1): re.sub(r"\s+", " ", p).strip()
+    return {re.search(r"(snaptrail_\w+)\(", p).group(1): re.sub(r"\s+", " ", p).replace("( ", "(").strip()
             for p in re.findall(r"^(?!typedef)[a-z][\w \*]*?\bsnaptrail_\w+\((?:[^;{}]*)\);", text, re.M)}
 
 

@@ -481,6 +481,75 @@ static void protobuf_goes_there_and_back(void)
 	free(bytes);
 }
 
+/* Compaction keeps what was the newest a moment longer, and let go of its
+ * session's name: it was listed as a crashed one without any. */
+static void a_session_has_its_name_as_long_as_anything_of_it(void)
+{
+	struct fixture f;
+	struct snaptrail_session session;
+	struct snaptrail_pruned pruned;
+	struct snaptrail_state *s = snaptrail_state_new();
+	const char *ids[1];
+	char id[17];
+
+	begin(&f, "hybrid");
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, id), "ok");
+	ids[0] = id;
+	CU_ASSERT_EQUAL(snaptrail_delete(f.st, ids, 1), 0);
+	CU_ASSERT_EQUAL(snaptrail_prune(f.st, false, NULL, NULL, &pruned), 0);
+	reopen(&f);
+	for (size_t i = 0; snaptrail_session_at(f.st, i, &session) == 0; i++)
+		CU_ASSERT_STRING_EQUAL(session.name, "orders");
+	CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, id), "ok");
+	CU_ASSERT_EQUAL(snaptrail_session_find(f.st, "orders", &session), 0);
+	CU_ASSERT_EQUAL(session.snapshots, 1);
+	snaptrail_state_free(s);
+	end(&f);
+}
+
+static void count_deleted(void *arg, const struct snaptrail_notification *n)
+{
+	*(int *)arg += n->session && strcmp(n->session, "orders") == 0 && n->id[0];
+}
+
+static void count_failed(void *arg, const struct snaptrail_notification *n)
+{
+	(void)n;
+	++*(int *)arg;
+}
+
+static void what_the_limits_take_is_told_as_deleted(void)
+{
+	struct fixture f;
+	struct snaptrail_pruned pruned;
+	struct snaptrail_settings settings;
+	struct snaptrail_state *s = snaptrail_state_new();
+	int deleted = 0, failed = 0;
+	char id[17];
+
+	begin(&f, "hybrid");
+	snaptrail_close(f.st);
+	snaptrail_settings_init(&settings, sizeof settings);
+	settings.store = f.folder.path;
+	settings.max_snapshots = 3;
+	CU_ASSERT_EQUAL_FATAL(snaptrail_open_with(&settings, 0, &f.st), 0);
+	CU_ASSERT(snaptrail_on(f.st, "snapshot_deleted", count_deleted, &deleted) > 0);
+	CU_ASSERT(snaptrail_on(f.st, "error", count_failed, &failed) > 0);
+	CU_ASSERT_EQUAL(snaptrail_batch_begin(f.st), 0);
+	for (int i = 0; i < 70; i++) /* the look at the limits falls into the batch */
+		CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, id), "ok");
+	CU_ASSERT_EQUAL(snaptrail_batch_end(f.st, true), 0);
+	CU_ASSERT_EQUAL(deleted + failed, 0);
+	CU_ASSERT_EQUAL(snaptrail_prune(f.st, true, NULL, NULL, &pruned), 0);
+	CU_ASSERT_EQUAL(pruned.snapshots, 67);
+	CU_ASSERT_EQUAL(deleted, 0);
+	CU_ASSERT_EQUAL(snaptrail_prune(f.st, false, NULL, NULL, &pruned), 0);
+	CU_ASSERT_EQUAL(deleted, 67);
+	CU_ASSERT_EQUAL(failed, 0);
+	snaptrail_state_free(s);
+	end(&f);
+}
+
 /* 1.0 of JSON is an integer, and was read as 5e-324 by who asked for a double. */
 static void a_number_is_read_as_what_it_is(void)
 {
@@ -570,5 +639,7 @@ void suite_api(void)
 	TEST(s, protobuf_goes_there_and_back);
 	TEST(s, a_batch_makes_its_session_once);
 	TEST(s, what_a_batch_gave_up_is_stood_on_by_none);
+	TEST(s, a_session_has_its_name_as_long_as_anything_of_it);
+	TEST(s, what_the_limits_take_is_told_as_deleted);
 	TEST(s, a_number_is_read_as_what_it_is);
 }

@@ -68,6 +68,7 @@ static Snaptrail__Change *taken(void)
 	if (run && run->n_changes == 1) {
 		c = run->changes[0];
 		run->n_changes = 0;
+		free(run->changes);
 		run->changes = NULL;
 	}
 	if (run)

@@ -1,0 +1,78 @@
+"""The unit tests once more, built in the test's own folder with the compiler's
+sanitizers: no data race, no bad address, nothing undefined."""
+import os
+import re
+import subprocess
+
+from lib import SOURCE, limit, need, skip
+
+GENERATED = ["proto/%s.pb-c.%s" % (n, e) for n in ("store", "snaptrail") for e in "hc"]
+
+
+def knows(*flags):
+    """Whether the compiler has it and a program of it runs here."""
+    with open("try.c", "w") as f:
+        f.write("int main(void) { return 0; }\n")
+    return subprocess.run(["cc", *flags, "try.c", "-o", "try"], stderr=subprocess.DEVNULL).returncode == 0 and \
+        subprocess.run([*plainly(), "./try"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def plainly():
+    """ThreadSanitizer's map of memory does not take every random layout."""
+    p = subprocess.run(["setarch", "-R", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return ["setarch", "-R"] if p.returncode == 0 else []
+
+
+def tests_unit(*flags):
+    """The program of all suites, of these flags."""
+    def step(*command):
+        p = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        assert p.returncode == 0, "%s: %s" % (command[0], p.stdout[-800:])
+    step(os.path.join(SOURCE, "configure"), "--quiet", "--disable-dependency-tracking", "CFLAGS=-O1 -g " + " ".join(flags))
+    step("make", "-s", "-j2", *GENERATED)
+    step("make", "-s", "-j2", "tests-unit")
+
+
+def run(*groups, **options):
+    """Groups of suites, at the same time: none of them reports anything."""
+    env = dict(os.environ, **{k: v + ":exitcode=66" for k, v in options.items()})
+    going = [subprocess.Popen([*plainly(), "./tests-unit", *g.split()], stdout=open("said%d" % i, "w"), stderr=subprocess.STDOUT,
+                              env=env) for i, g in enumerate(groups)]
+    for i, (g, p) in enumerate(zip(groups, going)):
+        code = p.wait()
+        with open("said%d" % i, errors="replace") as f:
+            said = f.read()
+        report = re.search(r"(?:WARNING|ERROR): \w+Sanitizer.*|[^\n]*runtime error:.*", said, re.S)
+        assert report is None, "%s: %s" % (g, report.group(0)[:3000])
+        assert code == 0, "%s: %d: %s" % (g, code, said[-800:])
+        ran = re.search(r"^\s*tests\s+\d+\s+(\d+)", said, re.M)
+        assert ran and int(ran.group(1)) >= len(set(g.split())), said[-400:]
+
+
+def suites():
+    with open(os.path.join(SOURCE, "tests/unit/main.c")) as f:
+        found = re.findall(r'\{ "(\w+)", suite_', f.read())
+    assert len(found) > 10
+    return found
+
+
+def check(*flags):
+    need("make", "cc")
+    if not os.access(os.path.join(SOURCE, "configure"), os.X_OK):
+        skip("no configure in the source folder")
+    if not knows(*flags):
+        skip("the compiler has no " + " ".join(flags))
+    tests_unit(*flags)
+
+
+@limit(240)
+def test_no_two_threads_race():
+    check("-fsanitize=thread")
+    run("handed", "store store_more", *["api"] * 5, TSAN_OPTIONS="halt_on_error=0")
+
+
+@limit(240)
+def test_no_bad_address_and_nothing_undefined():
+    check("-fsanitize=address,undefined")
+    long = ("handed", "store_more")
+    run(*long, " ".join(n for n in suites() if n not in long), ASAN_OPTIONS="detect_leaks=1", UBSAN_OPTIONS="print_stacktrace=1")
