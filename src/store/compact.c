@@ -327,6 +327,7 @@ int store_compact(struct store *s, double share, uint64_t *ret_freed)
 	store_refresh(s);
 	pthread_mutex_lock(&s->lock);
 	c.now_ns = store_now_ns();
+	index_unpack_all(s);
 	find_bases(&c);
 	c.chosen = xcalloc(s->nsegments, sizeof *c.chosen);
 	r = seal_mine(s);

@@ -198,9 +198,13 @@ struct item **fold_items_of(struct store *s, const char *session_id, size_t *ret
 {
 	struct run_session *r;
 
+	if (session_id == NULL)
+		index_unpack_all(s);
+
 	if (session_id == NULL && s->nsessions != 1)
 		return fold_merged(s, ret_n);
 	r = session_id == NULL ? s->sessions[0] : strlen(session_id) == STORE_ID_LEN ? fold_session(s, session_id, false) : NULL;
+	index_unpack(s, r);
 	*ret_n = r ? r->count : 0;
 	return r ? r->items : NULL;
 }
@@ -305,7 +309,15 @@ static void remember(struct store *s, struct item *it)
 	s->slots[slot_of(s, it->m.id)] = it;
 }
 
-struct item *fold_item(struct store *s, const char id[16]) { return s->nslots ? s->slots[slot_of(s, id)] : NULL; }
+struct item *fold_item(struct store *s, const char id[16])
+{
+	struct item *it = s->nslots ? s->slots[slot_of(s, id)] : NULL;
+
+	if (it || s->packed == NULL || s->unpacking)
+		return it;
+	index_unpack_id(s, id, 16);
+	return s->nslots ? s->slots[slot_of(s, id)] : NULL;
+}
 
 /* What the record says of it, but for tags and texts. */
 static void read_info(struct item *it, uint32_t segment, uint64_t at, const struct record_header *h, const Snaptrail__Store__SnapshotInfo *i)
@@ -358,6 +370,7 @@ static void new_snapshot(struct store *s, uint32_t segment, uint64_t at, const s
 	it->m.tags = no_tags;
 	read_tags(s, it, i, it->described);
 	it->session = fold_session(s, h->session_id, true);
+	index_unpack(s, it->session);
 	in_order(s, it->session, it);
 	count_in(it->session, it);
 	remember(s, it);
@@ -614,6 +627,7 @@ static void discard_session(struct store *s, struct run_session *r)
 
 void fold_start_over(struct store *s)
 {
+	index_forget(s);
 	for (size_t i = 0; i < s->nall; i++) {
 		tier_memory.drop(s, s->all[i]);
 		discard_texts(s, s->all[i]);

@@ -10,6 +10,7 @@
 
 struct item;
 struct batch;
+struct packed;
 struct tag_lists;
 
 /* When something was said, by whom: what the fold goes by, because segments
@@ -34,6 +35,7 @@ struct run_session {
 	struct session_meta m;      /* strings owned */
 	struct item **items;        /* by (time_ns, seq) */
 	size_t count, cap;
+	uint32_t packed;            /* its number in the index + 1, when its snapshots are not folded yet */
 	bool unsettled;             /* out of order, or with deleted ones, until settled */
 	struct reach *reach;        /* of positions up to `reached`, which later ones follow from */
 	size_t reached, reach_cap;
@@ -89,6 +91,8 @@ struct store {
 	size_t nsegments;
 	uint32_t warm;              /* index of the one that was read last, which stays open */
 	uint32_t mine;              /* index of the segment that is written, UINT32_MAX none */
+	bool unpacking;             /* a session of it is being folded */
+	struct packed *packed;      /* the index file that is mapped, or NULL */
 	struct batch *batch;        /* being written, or NULL */
 	struct run_session **sessions;
 	size_t nsessions;
@@ -159,7 +163,15 @@ uint64_t store_now_ns(void); /* wall clock */
 /* Reads the folder anew: segments have gone. */
 int store_reload(struct store *s);
 
-/* The index file: every record's header and meta without its payload. */
+/* The index file: every record's header and meta without its payload.  What it
+ * holds of a session is folded when that is asked for, by its session, by an id
+ * or the beginning of one, by a tag. */
+void index_unpack(struct store *s, struct run_session *r);
+void index_unpack_all(struct store *s);
+void index_unpack_id(struct store *s, const char *id, size_t n);
+void index_unpack_foreign(struct store *s);
+void index_unpack_tag(struct store *s, const char *tag);
+void index_forget(struct store *s);
 void index_load(struct store *s);
 void index_save(struct store *s);
 /* What was appended to a segment since it was last looked at. */

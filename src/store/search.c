@@ -153,9 +153,12 @@ static void add_source(struct sources *w, struct item **items, size_t n)
 
 static void add_tag(struct store *s, struct sources *w, const char *tag)
 {
-	struct tag_lists *t = tag_lists(s);
-	const struct tag_list *l = &t->slots[tag_slot(t, tag)];
+	struct tag_lists *t;
+	const struct tag_list *l;
 
+	index_unpack_tag(s, tag);
+	t = tag_lists(s);
+	l = &t->slots[tag_slot(t, tag)];
 	add_source(w, l->items, l->n);
 }
 
@@ -392,9 +395,24 @@ static void consider(struct named *w, struct item *it)
 int store_snapshot_find_in(struct store *s, const char *session_id, const char *text, struct snapshot_meta *ret, size_t *ret_i)
 {
 	struct named w = { .text = text };
+	size_t n = strlen(text);
+	struct item *whole;
+	bool named;
 
 	store_enter(s);
-	for (size_t i = 0; i < s->nall; i++)
+	whole = n == STORE_ID_LEN ? fold_item(s, text) : NULL;
+	named = whole && !whole->deleted && (session_id == NULL || strcmp(whole->m.session_id, session_id) == 0);
+	if (named) {
+		w.hit = whole;
+		w.found = 1;
+	} else if (session_id) {
+		index_unpack(s, fold_session(s, session_id, false));
+	} else {
+		index_unpack_foreign(s);
+		if (n >= 4 && n <= STORE_ID_LEN)
+			index_unpack_id(s, text, n);
+	}
+	for (size_t i = 0; !named && i < s->nall; i++)
 		if (!s->all[i]->deleted && (session_id == NULL || strcmp(s->all[i]->m.session_id, session_id) == 0))
 			consider(&w, s->all[i]);
 	if (w.found == 1) {
@@ -441,6 +459,7 @@ int store_full_floor(struct store *s, const char *session_id, uint64_t t, size_t
 	memset(key.m.id, 0xff, 16);
 	store_enter(s);
 	r = fold_session(s, session_id, false);
+	index_unpack(s, r);
 	if (r) {
 		struct source whole = { r->items, 0, r->count };
 
@@ -460,6 +479,7 @@ uint64_t store_changes_before(struct store *s, const char *session_id, size_t i)
 
 	store_enter(s);
 	r = fold_session(s, session_id, false);
+	index_unpack(s, r);
 	if (r)
 		n = reach_of(r)[i < r->count ? i : r->count].changes;
 	store_leave(s);

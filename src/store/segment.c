@@ -107,6 +107,13 @@ void segment_close(struct segment *s)
 	s->path = NULL;
 }
 
+void segment_known(struct segment *s, const char *folder, const char *name, uint64_t covered, uint64_t created_ns)
+{
+	*s = (struct segment){ .fd = -1, .file_id = strtoull(name, NULL, 16), .created_ns = created_ns, .size = covered, .named = true };
+	snprintf(s->name, sizeof s->name, "%.16s", name);
+	s->path = xasprintf("%s/%.16s.seg", folder, name);
+}
+
 int segment_use(struct segment *s)
 {
 	if (s->fd < 0)

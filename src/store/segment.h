@@ -61,6 +61,8 @@ int segment_create(struct segment *s, const char *folder);
 /* Opens one for reading; its header is checked.  -EAGAIN: it has none yet, and
  * is left open so that segment_is_written() tells begun from torn. */
 int segment_open(struct segment *s, const char *folder, const char *name);
+/* One that was opened before, by what is known of it: no file is touched. */
+void segment_known(struct segment *s, const char *folder, const char *name, uint64_t covered, uint64_t created_ns);
 void segment_close(struct segment *s);
 /* A store has more segments than a process has descriptors: those of others
  * are opened for each use and rest in between. */

@@ -769,6 +769,7 @@ void store_get_stats(struct store *s, struct store_stats *r)
 		r->torn_bytes += s->segments[i].torn;
 		r->damaged_segments += s->segments[i].damaged != 0;
 	}
+	index_unpack_all(s);
 	for (size_t i = 0; i < s->nall; i++) {
 		if (s->all[i]->deleted)
 			continue;

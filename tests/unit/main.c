@@ -20,6 +20,7 @@ void suite_store_more(void);
 void suite_store_search(void);
 void suite_store_batch(void);
 void suite_store_delete(void);
+void suite_store_index(void);
 void suite_transfer(void);
 
 static const struct {
@@ -31,7 +32,7 @@ static const struct {
 	{ "store_delete", suite_store_delete },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
 	{ "json_text", suite_json_text }, { "state_json", suite_state_json }, { "explicit", suite_explicit }, { "handed", suite_handed },
-	{ "api", suite_api }, { "transfer", suite_transfer },
+	{ "api", suite_api }, { "transfer", suite_transfer }, { "store_index", suite_store_index },
 };
 
 void temp_make(struct temp_folder *t)
