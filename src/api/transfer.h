@@ -60,6 +60,7 @@ bool incoming_apply(const struct value *changes, struct model *m);
 /* ---- snapshots that wait ---- */
 
 struct aside {
+	uint64_t bytes;              /* of states, as they are */
 	FILE *f;
 	uint64_t *places;           /* where in it each begins */
 	size_t n;

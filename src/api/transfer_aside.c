@@ -35,17 +35,24 @@ struct facts {
 	uint64_t type, time_ns, creation_ns, expires_ns, lost;
 };
 
-static void pack_state(struct incoming *in, struct facts *a, struct buf *out)
+#define AS_IT_IS_BYTES (256u << 20) /* of states; what comes beyond is compressed */
+
+static void pack_state(struct aside *w, struct incoming *in, struct facts *a, struct buf *out)
 {
 	_cleanup_buf_ struct buf raw = BUF_INIT;
 
 	if (in->state == NULL)
 		return;
 	model_save(in->state, in->time_ns, &raw);
-	a->raw_len = raw.len;
-	if (!codec_compress(raw.data, raw.len, out))
-		buf_put(out, raw.data, raw.len);
-	a->state_len = out->len;
+	a->raw_len = a->state_len = raw.len;
+	w->bytes += raw.len;
+	if (w->bytes > AS_IT_IS_BYTES && codec_compress(raw.data, raw.len, out)) {
+		a->state_len = out->len;
+		return;
+	}
+	buf_done(out);
+	*out = raw;
+	raw = (struct buf)BUF_INIT;
 }
 
 static bool write_part(FILE *f, const void *p, size_t n) { return n == 0 || fwrite(p, 1, n, f) == n; }
@@ -64,7 +71,7 @@ int aside_put(struct aside *w, const char *folder, struct incoming *in)
 	object_pack(&v, &meta);
 	value_done(&v);
 	a.meta_len = meta.len;
-	pack_state(in, &a, &state);
+	pack_state(w, in, &a, &state);
 	if (w->f == NULL && (w->f = nameless(folder)) == NULL)
 		return fail(-errno, "a temporary file: %s", strerror(errno));
 	if ((w->n & (w->n - 1)) == 0)
@@ -75,13 +82,14 @@ int aside_put(struct aside *w, const char *folder, struct incoming *in)
 	return 0;
 }
 
-static bool unpack_state(const struct facts *a, const struct buf *packed, struct incoming *in)
+static bool unpack_state(const struct facts *a, struct buf *packed, struct incoming *in)
 {
 	_cleanup_buf_ struct buf raw = BUF_INIT;
 
-	if (a->state_len == a->raw_len)
-		buf_put(&raw, packed->data, packed->len);
-	else if (codec_decompress(packed->data, packed->len, a->raw_len, &raw) < 0)
+	if (a->state_len == a->raw_len) {
+		raw = *packed;
+		*packed = (struct buf)BUF_INIT;
+	} else if (codec_decompress(packed->data, packed->len, a->raw_len, &raw) < 0)
 		return false;
 	in->state = model_new_handed();
 	if (!model_load(in->state, raw.data, raw.len))
