@@ -262,17 +262,25 @@ int handle_create_automatic(struct snaptrail *st, const char *session, struct sn
 	return r < 0 ? notify_error(st, "automatic_snapshot_failed", session, NULL, r) : r;
 }
 
+static int session_now(struct snaptrail *st, const char *name)
+{
+	struct session_meta s;
+	HOLD(st);
+
+	return session_for(st, name, wall_now_ns(), &s);
+}
+
+/* Without the handle, which the one that is replaced may need to end. */
 int snaptrail_automatic_from(struct snaptrail *st, const char *session, uint64_t interval_ns,
 			     struct snaptrail_state *(*state)(void *arg), void *arg)
 {
-	struct session_meta s;
 	int r;
 
 	if (interval_ns == 0)
 		interval_ns = st->config->interval_ns;
 	if (interval_ns == 0)
 		return fail(-EINVAL, "automatic snapshots need an interval");
-	r = handed_session(st->store, session, wall_now_ns(), &s);
+	r = session_now(st, session);
 	if (r == 0)
 		r = worker_every(st, session, interval_ns, state, arg);
 	if (r == 0)

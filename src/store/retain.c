@@ -192,29 +192,46 @@ static int64_t tell(const struct pruning *p, void (*verdict)(void *arg, const st
 	return freed;
 }
 
-int store_prune(struct store *s, const struct store_retention *r, bool dry, const struct store_folding *f,
-		void (*verdict)(void *arg, const struct store_verdict *v), void *arg, uint64_t *ret_deleted, int64_t *ret_freed)
+/* Judges, tells and deletes.  -ENOENT: another has deleted some of it meanwhile. */
+static int prune_once(struct store *s, const struct store_retention *r, bool dry, const struct store_folding *f,
+		      void (**verdict)(void *arg, const struct store_verdict *v), void *arg, uint64_t *ret_deleted, int64_t *ret_freed)
 {
 	struct pruning p;
-	struct store_stats before, after;
-	uint64_t freed;
 	int e = 0;
 
 	store_refresh(s);
-	store_get_stats(s, &before);
 	pruning_begin(&p, s, r);
 	*ret_deleted = p.going;
-	if (dry || verdict)
+	if (dry || *verdict)
 		e = store_delete_weigh(s, p.ids, p.going, f, weighed, &p);
-	if (e == 0)
-		*ret_freed = tell(&p, verdict, arg);
+	if (e == 0) {
+		*ret_freed = tell(&p, *verdict, arg);
+		*verdict = NULL; /* once */
+	}
 	if (e == 0 && !dry && p.going)
 		e = store_delete(s, p.ids, p.going, f, ret_deleted);
-	if (e == 0 && !dry && (p.going || !r->lazy)) {
+	pruning_done(&p);
+	return e;
+}
+
+#define TRIES 10
+
+int store_prune(struct store *s, const struct store_retention *r, bool dry, const struct store_folding *f,
+		void (*verdict)(void *arg, const struct store_verdict *v), void *arg, uint64_t *ret_deleted, int64_t *ret_freed)
+{
+	struct store_stats before, after;
+	uint64_t freed;
+	int e, tries = 0;
+
+	store_refresh(s);
+	store_get_stats(s, &before);
+	do {
+		e = prune_once(s, r, dry, f, &verdict, arg, ret_deleted, ret_freed);
+	} while (e == -ENOENT && ++tries < TRIES);
+	if (e == 0 && !dry && (*ret_deleted || !r->lazy)) {
 		e = store_compact(s, r->lazy ? 0.25 : 0, &freed);
 		store_get_stats(s, &after);
 		*ret_freed = (int64_t)(before.segment_bytes - after.segment_bytes);
 	}
-	pruning_done(&p);
 	return e;
 }

@@ -94,7 +94,7 @@ int store_reload(struct store *s)
 		s->bulk = true;
 		index_scan(s, 0);
 	}
-	s->unread = true;
+	__atomic_store_n(&s->unread, true, __ATOMIC_RELEASE);
 	r = read_folder(s);
 	pthread_mutex_unlock(&s->lock);
 	return r;

@@ -158,6 +158,32 @@ def test_the_manual_is_found_by_each_name_and_its_example_works():
 
 
 @limit(120)
+def test_a_cxx_program_uses_it_too():
+    need("pkg-config", "g++", "make")
+    installed()
+    with open("program.cc", "w") as f:
+        f.write('''#include <cstdio>
+#include <snaptrail.h>
+int main() {
+	snaptrail_settings settings;
+	snaptrail_query query{};
+	struct snaptrail *st;
+	snaptrail_settings_init(&settings, sizeof settings);
+	settings.storage_type = "memory";
+	if (snaptrail_open_with(&settings, SNAPTRAIL_CREATE, &st) < 0)
+		return 1;
+	query.all_sessions = true;
+	query.sort = SNAPTRAIL_BY_SIZE;
+	std::printf("%d\\n", static_cast<int>(snaptrail_list(st, &query, nullptr, nullptr)));
+	snaptrail_close(st);
+}
+''')
+    subprocess.run(["g++", "-std=c++11", "-Wall", "-Wextra", "-Werror", "program.cc", *pkg_config("--cflags", "--libs"), "-o", "program"],
+                   check=True)
+    assert run("./program") == "0\n"
+
+
+@limit(120)
 def test_pkg_config_has_what_is_needed_and_no_more():
     need("pkg-config", "make")
     installed()

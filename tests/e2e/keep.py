@@ -89,7 +89,7 @@ def test_recorded_snapshots_keep_their_states_and_holes_are_told():
 
 def test_the_newest_of_a_live_session_stays():
     p = subprocess.Popen(run_argv("sleep", "60"))
-    wait_for(lambda: run("snap", "s")[0] == 0, what="the session")
+    wait_for(lambda: run("snap", "s")[0] == 0 and len(ls("s")) > 1, what="two snapshots")
     newest = ls("s")[-1]["id"]
     code, out, err = run("rm", newest)
     assert code == 6 and "newest" in err, (code, err)

@@ -550,6 +550,50 @@ static void what_the_limits_take_is_told_as_deleted(void)
 	end(&f);
 }
 
+static void *create_and_prune(void *arg)
+{
+	struct party *p = arg;
+	struct snaptrail_state *s = snaptrail_state_new();
+	struct snaptrail_pruned pruned;
+	char id[17];
+
+	for (int i = 0; i < 150; i++) {
+		set(s, SNAPTRAIL_MEMORY, "k", "value", snaptrail_value_of_int(i));
+		p->bad += strcmp(create(p->f, s, NULL, NULL, id), "ok") != 0;
+		if (i % 5 == 0)
+			p->bad += snaptrail_prune(p->f->st, false, NULL, NULL, &pruned) != 0;
+	}
+	snaptrail_state_free(s);
+	return NULL;
+}
+
+/* Each judged what the other had just deleted, and failed. */
+static void two_that_prune_at_once_both_succeed(void)
+{
+	struct fixture f[2];
+	struct party parties[2] = { { &f[0], 0, 0 }, { &f[1], 1, 0 } };
+	struct snaptrail_settings settings;
+	pthread_t threads[2];
+
+	begin(&f[0], "hybrid");
+	f[1] = f[0];
+	snaptrail_close(f[0].st);
+	snaptrail_settings_init(&settings, sizeof settings);
+	settings.store = f[0].folder.path;
+	settings.fsync = false;
+	settings.max_snapshots = 4;
+	for (int i = 0; i < 2; i++)
+		CU_ASSERT_EQUAL_FATAL(snaptrail_open_with(&settings, 0, &f[i].st), 0);
+	for (int i = 0; i < 2; i++)
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, create_and_prune, &parties[i]), 0);
+	for (int i = 0; i < 2; i++) {
+		pthread_join(threads[i], NULL);
+		CU_ASSERT_EQUAL(parties[i].bad, 0);
+	}
+	snaptrail_close(f[1].st);
+	end(&f[0]);
+}
+
 /* 1.0 of JSON is an integer, and was read as 5e-324 by who asked for a double. */
 static void a_number_is_read_as_what_it_is(void)
 {
@@ -641,5 +685,6 @@ void suite_api(void)
 	TEST(s, what_a_batch_gave_up_is_stood_on_by_none);
 	TEST(s, a_session_has_its_name_as_long_as_anything_of_it);
 	TEST(s, what_the_limits_take_is_told_as_deleted);
+	TEST(s, two_that_prune_at_once_both_succeed);
 	TEST(s, a_number_is_read_as_what_it_is);
 }
