@@ -500,6 +500,9 @@ int snaptrail_watch(struct snaptrail *st, const char *session, uint64_t since_ns
  * or not there, is no error. */
 int snaptrail_tag(struct snaptrail *st, const char *id, const char *const *add, const char *const *remove);
 int snaptrail_describe(struct snaptrail *st, const char *id, const char *text);
+/* Names an instant of a session: mark:NAME is a reference to it from then on,
+ * before one that a program set itself.  1 to 255 bytes; said again it moves. */
+int snaptrail_mark(struct snaptrail *st, const char *session, uint64_t time_ns, const char *name);
 
 /* ---- care ---- */
 

@@ -184,6 +184,20 @@ int snaptrail_describe(struct snaptrail *st, const char *id, const char *text)
 	return r < 0 ? r : store_note_description(st->store, own, text);
 }
 
+int snaptrail_mark(struct snaptrail *st, const char *session, uint64_t time_ns, const char *name)
+{
+	struct session_meta s;
+	size_t n = strlen(name);
+	int r;
+	HOLD(st);
+
+	if (n == 0 || n > 255)
+		return fail(-EINVAL, "a mark's name has 1 to 255 bytes");
+	worker_wait(st);
+	r = session_meant(st, session, &s);
+	return r < 0 ? r : store_note_mark(st->store, s.id, time_ns, name);
+}
+
 /* ---- watching ---- */
 
 #define WATCH_NS 100000000u /* between two looks, and never more than a fifth of the time */

@@ -140,6 +140,9 @@ static int by_mark(struct refs *r, const char *name)
 	int n = snprintf(key, sizeof key, "mark/%s", name), e;
 	const struct entity *entry;
 
+	if (store_mark_find(r->st->store, r->s.id, name, &r->ret->time_ns) == 0)
+		return 0; /* set afterwards, so by somebody who knew the others */
+
 	e = replay(r->st->store, &q, &result);
 	if (e < 0)
 		return e;

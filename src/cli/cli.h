@@ -75,6 +75,7 @@ int cmd_attend(struct cli *c);
 int cmd_watch(struct cli *c);
 int cmd_tag(struct cli *c);
 int cmd_describe(struct cli *c);
+int cmd_mark(struct cli *c);
 int cmd_export(struct cli *c);
 int cmd_import(struct cli *c);
 int cmd_stats(struct cli *c);

@@ -201,3 +201,18 @@ int cmd_describe(struct cli *c)
 		r = out_failed(c, r);
 	return r;
 }
+
+int cmd_mark(struct cli *c)
+{
+	struct snaptrail_point p;
+	int r;
+
+	if (c->word_count < 1 || c->word_count > 2)
+		return out_error(c, EXIT_USAGE, "snaptrail mark before-the-crash @14:03:22", "mark takes a NAME and a REF");
+	if ((r = cli_open(c)) != 0)
+		return r;
+	if ((r = snaptrail_resolve(c->store, cli_session(c), c->word_count > 1 ? c->words[1] : "latest", &p)) < 0)
+		return out_failed(c, r);
+	r = snaptrail_mark(c->store, p.session, p.live ? now_ns() : p.time_ns, c->words[0]);
+	return r < 0 ? out_failed(c, r) : EXIT_YES;
+}

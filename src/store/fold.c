@@ -532,6 +532,29 @@ static void fold_gap(struct store *s, const struct record_header *h, const struc
 	snaptrail__store__gap_info__free_unpacked(g, NULL);
 }
 
+static void fold_mark(struct store *s, uint64_t at, const struct record_header *h, const struct buf *meta)
+{
+	Snaptrail__Store__GapInfo *g = snaptrail__store__gap_info__unpack(NULL, meta->len, meta->data);
+	struct stamp said = stamp_of(h, at);
+	char *name = g ? text_of(&g->cause, g->has_cause) : NULL;
+	size_t i = 0;
+
+	while (name && i < s->nmarks && (memcmp(s->marks[i].session_id, h->session_id, 16) || strcmp(s->marks[i].name, name)))
+		i++;
+	if (name && i == s->nmarks) {
+		s->marks = xrealloc(s->marks, (i + 1) * sizeof *s->marks);
+		s->marks[s->nmarks++] = (struct mark){ .name = xstrdup(name) };
+		memcpy(s->marks[i].session_id, h->session_id, 16);
+	}
+	if (name && later(said, s->marks[i].said)) {
+		s->marks[i].time_ns = h->time_ns;
+		s->marks[i].said = said;
+	}
+	free(name);
+	if (g)
+		snaptrail__store__gap_info__free_unpacked(g, NULL);
+}
+
 /* Edits that came before their snapshot, in another segment. */
 static void adopt_orphans(struct store *s, const char id[16])
 {
@@ -557,6 +580,7 @@ void fold_record(struct store *s, uint32_t segment, uint64_t at, const struct re
 		break;
 	case RECORD_EDIT: fold_edit(s, at, h, meta); break;
 	case RECORD_GAP: fold_gap(s, h, meta); break;
+	case RECORD_MARK: fold_mark(s, at, h, meta); break;
 	default: break;
 	}
 }
@@ -640,6 +664,11 @@ void fold_start_over(struct store *s)
 		discard(s, s->gaps[i].cause);
 	for (size_t i = 0; i < s->norphans; i++)
 		buf_done(&s->orphans[i].meta);
+	for (size_t i = 0; i < s->nmarks; i++)
+		free(s->marks[i].name);
+	free(s->marks);
+	s->marks = NULL;
+	s->nmarks = 0;
 	free(s->orphans);
 	free(s->slots);
 	free(s->merged);

@@ -74,6 +74,14 @@ struct tier_ops {
 };
 extern const struct tier_ops tier_memory, tier_disk;
 
+/* A name for an instant. */
+struct mark {
+	char session_id[16];
+	char *name;
+	uint64_t time_ns;
+	struct stamp said;
+};
+
 /* An edit that was read before the snapshot it names. */
 struct orphan {
 	struct record_header h;
@@ -110,6 +118,8 @@ struct store {
 	size_t ndiscarded;
 	struct gap_meta *gaps;
 	size_t ngaps;
+	struct mark *marks;
+	size_t nmarks;
 	struct orphan *orphans;
 	size_t norphans;
 	uint64_t folded;            /* records since the index was read */

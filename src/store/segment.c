@@ -213,7 +213,7 @@ bool segment_sane(const struct segment *s, const struct record_header *h, uint64
 {
 	return h->magic == RECORD_MAGIC && h->file_id == s->file_id && h->meta_len <= RECORD_META_MAX &&
 	       h->payload_len <= left && h->meta_len <= left && record_extent_bytes(h) <= left && h->type >= RECORD_SESSION &&
-	       h->type <= RECORD_GAP;
+	       h->type <= RECORD_MARK;
 }
 
 int segment_read(const struct segment *s, uint64_t at, struct record_header *h, struct buf *meta)

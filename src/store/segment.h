@@ -20,7 +20,7 @@
 #define RECORD_HEADER_BYTES 128u
 #define RECORD_META_MAX (16u << 20)
 
-enum record_type { RECORD_SESSION = 1, RECORD_SESSION_END, RECORD_SNAPSHOT, RECORD_EDIT, RECORD_GAP };
+enum record_type { RECORD_SESSION = 1, RECORD_SESSION_END, RECORD_SNAPSHOT, RECORD_EDIT, RECORD_GAP, RECORD_MARK };
 enum {
 	RECORD_COMPRESSED = 1,
 	RECORD_MORE = 2,           /* it counts when one without this mark stands behind it */

@@ -457,6 +457,41 @@ int store_note_gap(struct store *s, const struct gap_meta *g)
 	return r;
 }
 
+int store_note_mark(struct store *s, const char *session_id, uint64_t time_ns, const char *name)
+{
+	Snaptrail__Store__GapInfo i = SNAPTRAIL__STORE__GAP_INFO__INIT;
+	_cleanup_buf_ struct buf meta = BUF_INIT;
+	struct record_header h = { .type = RECORD_MARK, .time_ns = time_ns, .since_ns = time_ns };
+	int r;
+
+	i.has_cause = 1;
+	i.cause = bytes_of(name);
+	meta.len = snaptrail__store__gap_info__pack(&i, buf_room(&meta, snaptrail__store__gap_info__get_packed_size(&i)));
+	memcpy(h.session_id, session_id, 16);
+	store_enter(s);
+	for (size_t k = 0; k < s->nmarks; k++)
+		if (memcmp(s->marks[k].session_id, session_id, 16) == 0 && strcmp(s->marks[k].name, name) == 0)
+			h.created_ns = s->marks[k].said.created_ns + 1;
+	r = put_record(s, &h, &meta, NULL, true);
+	store_leave(s);
+	return r;
+}
+
+int store_mark_find(struct store *s, const char *session_id, const char *name, uint64_t *ret_time_ns)
+{
+	int r = -ENOENT;
+
+	store_enter(s);
+	for (size_t k = 0; k < s->nmarks; k++) {
+		if (memcmp(s->marks[k].session_id, session_id, 16) || strcmp(s->marks[k].name, name))
+			continue;
+		*ret_time_ns = s->marks[k].time_ns;
+		r = 0;
+	}
+	store_leave(s);
+	return r;
+}
+
 /* Under the lock. */
 static int put_edit_locked(struct store *s, const char *id, const Snaptrail__Store__Edit *e)
 {

@@ -136,6 +136,8 @@ enum store_append_flags {
 int store_append(struct store *s, struct snapshot_meta *m, const void *payload, size_t len,
                  unsigned flags);
 int store_note_gap(struct store *s, const struct gap_meta *g);
+/* An instant of a session gets a name; of two of a name the later said counts. */
+int store_note_mark(struct store *s, const char *session_id, uint64_t time_ns, const char *name);
 /* Edits of what was written: records of their own. NULL-terminated lists or NULL. */
 int store_note_tags(struct store *s, const char *id, const char *const *add, const char *const *remove);
 int store_note_description(struct store *s, const char *id, const char *text);
@@ -236,6 +238,8 @@ struct store_search {
  * it.  Returns how many were handed over, or that result.  By time it streams, by
  * size or tags it gathers all first. */
 int64_t store_search(struct store *s, const struct store_search *q, int (*each)(void *arg, const struct snapshot_meta *m), void *arg);
+/* -ENOENT: no such mark was set afterwards. */
+int store_mark_find(struct store *s, const char *session_id, const char *name, uint64_t *ret_time_ns);
 size_t store_gap_count(struct store *s);
 int store_gap_at(struct store *s, size_t i, struct gap_meta *ret);
 

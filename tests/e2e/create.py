@@ -107,3 +107,17 @@ def test_a_store_in_memory_keeps_nothing_and_says_so():
         code, out, err = run("--config", "m.ini", "create", "s", "--state", "-", text="{}")
         assert code == 0 and len(out) == 17 and "nothing of this outlives" in err, (code, out, err)
         assert not os.path.exists(os.path.join(os.environ["SNAPTRAIL_STORE"], "segments"))
+
+
+def test_an_instant_gets_a_name_afterwards():
+    for i in range(4):
+        run("create", "s", "--state", "-", "--time", "17670000%02d" % i, text=json.dumps({"metrics": {"n": i}}))
+
+    def n(ref):
+        return json.loads(snaptrail("show", ref, "--json"))["metrics"]["n"]
+
+    assert run("mark", "here", "@1767000001.5")[0] == 0 and n("mark:here") == 1
+    assert run("mark", "here", "latest~1")[0] == 0 and n("mark:here") == 2 and n("s/mark:here") == 2
+    assert run("mark", "end")[0] == 0 and n("mark:end") == 3
+    assert run("show", "mark:none")[0] == 4 and run("mark")[0] == 2 and run("mark", "x", "nothing")[0] == 4
+    assert run("verify")[0] == 0
