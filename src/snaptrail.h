@@ -358,7 +358,7 @@ struct snaptrail_log_query {
 	uint64_t since_ns, until_ns;    /* since <= time < until; 0: open */
 	bool stacks;                    /* with call stacks */
 };
-/* Every change of value in order of time. */
+/* Every change of value in order of time; `each` may be NULL: they are counted. */
 int64_t snaptrail_log(struct snaptrail *st, const struct snaptrail_log_query *q,
                       int (*each)(void *arg, const struct snaptrail_event *e), void *arg);
 

@@ -148,7 +148,7 @@ static void on_change(void *arg, const struct entity *e, const char *field, cons
 	if (l->symbols && l->stack)
 		add_stack(l, &ev);
 	l->count++;
-	l->stop = l->each(l->arg, &ev);
+	l->stop = l->each ? l->each(l->arg, &ev) : 0;
 }
 
 int64_t snaptrail_log(struct snaptrail *st, const struct snaptrail_log_query *q,
