@@ -411,21 +411,23 @@ _Static_assert(RULES == 1u << 13, "slot_of");
 
 /* The kernel's frame of a handler: the restorer's address, then a ucontext_t,
  * whose interrupted code segment is the user's and whose stack goes on above.
- * The address alone may be left over in memory that a frame has not filled. */
-static bool is_signal_frame(const uint64_t *w, uintptr_t hi)
+ * Both may be left over, in memory that a frame has not filled, from a handler
+ * that jumped away: then the mask of before is the mask of now.  (So it is in a
+ * handler that blocks nothing; its walk ends where it meets the frame.) */
+static bool is_signal_frame(const uint64_t *w, uintptr_t hi, uint64_t mask)
 {
 	const ucontext_t *u = (const ucontext_t *)(w + 1);
 
 	return *w == restorer && (uintptr_t)(u + 1) <= hi && (u->uc_mcontext.gregs[REG_CSGSFS] & 0xffff) == 0x33 &&
-	       (uintptr_t)u->uc_mcontext.gregs[REG_RSP] > (uintptr_t)w && (uintptr_t)u->uc_mcontext.gregs[REG_RSP] < hi;
+	       (uintptr_t)u->uc_mcontext.gregs[REG_RSP] > (uintptr_t)w && (uintptr_t)u->uc_mcontext.gregs[REG_RSP] < hi &&
+	       *(const uint64_t *)&u->uc_sigmask != mask;
 }
 
-static bool handler_above(uintptr_t sp, uintptr_t hi)
+static bool handler_above(uintptr_t sp, uintptr_t end, uintptr_t hi, uint64_t mask)
 {
-	uintptr_t end = hi - sp > SCAN_BYTES ? sp + SCAN_BYTES : hi;
-
+	end = end - sp > SCAN_BYTES ? sp + SCAN_BYTES : end;
 	for (; restorer && sp < end; sp += 8)
-		if (is_signal_frame((const uint64_t *)sp, hi))
+		if (is_signal_frame((const uint64_t *)sp, hi, mask))
 			return true;
 	return false;
 }
@@ -469,20 +471,21 @@ static struct rule rule_learnt(struct walk *w)
 
 	if (_dl_find_object((void *)(w->ip - 1), &f) < 0)
 		return r; /* code of no file: the walk ends there */
-	if (handler_above(w->sp, w->hi)) {
-		w->miss = STACK_IN_HANDLER;
-	} else if (!w->call->may_call) {
+	if (!w->call->may_call) {
 		w->miss = STACK_UNREADY;
-	} else { /* blocked first: a handler that jumps away would leave the gate closed for good */
-		sys4(SYS_rt_sigprocmask, SIG_BLOCK, (long)&all, (long)&old, sizeof all);
-		if (__atomic_exchange_n(&gate, 1, __ATOMIC_ACQUIRE)) {
-			w->miss = STACK_UNREADY;
-		} else {
-			r = learn(w->ip, &f);
-			__atomic_store_n(&gate, 0, __ATOMIC_RELEASE);
-		}
-		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&old, 0, sizeof old);
+		return r;
 	}
+	/* Blocked first: a handler that jumps away would leave the gate closed for good. */
+	sys4(SYS_rt_sigprocmask, SIG_BLOCK, (long)&all, (long)&old, sizeof all);
+	if (handler_above(w->sp, w->hi, w->hi, old)) {
+		w->miss = STACK_IN_HANDLER;
+	} else if (__atomic_exchange_n(&gate, 1, __ATOMIC_ACQUIRE)) {
+		w->miss = STACK_UNREADY;
+	} else {
+		r = learn(w->ip, &f);
+		__atomic_store_n(&gate, 0, __ATOMIC_RELEASE);
+	}
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&old, 0, sizeof old);
 	return r;
 }
 
@@ -624,17 +627,20 @@ static bool bounds_find(uintptr_t sp)
 	if (mine.tries++ >= BOUNDS_TRIES || !mapping_of(sp, &lo, &hi))
 		return false;
 	if (own > sp && own <= hi)
-		mine = (struct bounds){ lo, own & ~7ul, mine.walking, mine.tries };
+		hi = own & ~7ul;
 	else if (end > sp && end < hi)
-		mine = (struct bounds){ hi - MAIN_STACK_BYTES, hi, mine.walking, mine.tries };
+		lo = hi - MAIN_STACK_BYTES;
 	else
 		return false;
+	mine.lo = lo;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST); /* a handler sees the end last */
+	mine.hi = hi;
 	return true;
 }
 
 static enum stack_miss place_is_bad(uintptr_t sp, bool may_call)
 {
-	if (unlikely(sp - mine.lo >= mine.hi - mine.lo) && !(may_call && mine.hi == 0 && bounds_find(sp)))
+	if (unlikely(mine.hi == 0 || sp - mine.lo >= mine.hi - mine.lo) && !(may_call && mine.hi == 0 && bounds_find(sp)))
 		return STACK_ELSEWHERE;
 	return sp - mine.lo < ROOM_BYTES ? STACK_NO_ROOM : STACK_MISSES;
 }
@@ -693,17 +699,25 @@ static uint64_t walked(const struct stack_call *call, struct walk *w)
 	return id;
 }
 
+/* Whether the walk that was under way at `walking` still is, above this handler. */
+__attribute__((noinline)) static bool interrupted(uintptr_t sp, uintptr_t walking)
+{
+	uint64_t mask = 0;
+
+	sys4(SYS_rt_sigprocmask, SIG_BLOCK, 0, (long)&mask, sizeof mask);
+	return handler_above(sp, walking, mine.hi, mask);
+}
+
 __attribute__((noinline)) static uint64_t stack_here(const struct stack_call *call)
 {
 	struct walk w = { .call = call, .miss = STACK_MISSES };
 	uint64_t id = 0;
 
 	__asm__ volatile("leaq 0f(%%rip), %0\n0:\tmovq %%rsp, %1\n\tmovq %%rbp, %2" : "=r"(w.ip), "=r"(w.sp), "=r"(w.bp));
+	w.miss = place_is_bad(w.sp, call->may_call);
 	/* A handler that interrupted a walk is below it; one that jumped out of a walk left the mark. */
-	if (mine.walking && w.sp < mine.walking)
+	if (w.miss == STACK_MISSES && unlikely(mine.walking && w.sp < mine.walking) && interrupted(w.sp, mine.walking))
 		w.miss = STACK_IN_HANDLER;
-	else
-		w.miss = place_is_bad(w.sp, call->may_call);
 	if (w.miss == STACK_MISSES) {
 		w.hi = mine.hi;
 		mine.walking = w.sp;

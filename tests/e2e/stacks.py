@@ -234,8 +234,9 @@ def test_what_was_not_walked_is_counted():
 
 def test_a_walk_that_a_handler_jumps_out_of_is_not_the_last():
     _, log = stacks("jumped")
-    assert names(opened(log, "afterwards")[0])[:4] == ["c", "b", "a", "jumped"]
     metrics = json.loads(snaptrail("show", "latest", "--json", "--session", "s"))["metrics"]
+    got = names(opened(log, "afterwards")[0])
+    assert got[:4] == ["c", "b", "a", "jumped"], (got, metrics)
     assert metrics["stacks/unready"] == 0, metrics
 
 
