@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 
-from lib import (HEAP, PLAIN, PRELOAD, limit, log, need, program, record, run_argv, show, skip, snaptrail, supervised,
+from lib import (HEAP, PLAIN, PRELOAD, dead, limit, log, need, program, record, run_argv, show, skip, snaptrail, supervised,
                  wait_for)
 
 HOSTS = ("run", "plain")
@@ -172,15 +172,13 @@ def test_kill_9_of_everything_keeps_the_last_counts():
     s.step(snap=False)
     s.go()
     b = s.step(snap=False)
-    recorders = [int(p) for p in os.listdir("/proc") if p.isdigit() and int(p) != s.p.pid and is_snaptrail(p)]
-    assert recorders
-    for p in recorders:
+    all_of_them = [int(p) for p in os.listdir("/proc") if p.isdigit() and int(p) != s.p.pid and is_snaptrail(p)]
+    assert all_of_them
+    all_of_them += [b["pid"], s.p.pid]
+    for p in all_of_them:
         os.kill(p, signal.SIGKILL)
-    os.kill(b["pid"], signal.SIGKILL)
-    os.kill(s.p.pid, signal.SIGKILL)
-    s.p.wait(timeout=20)
-    got = wait_for(lambda: heap_of(show("latest"), b["pid"]), what="the last counts")
-    agrees_with_the_c_library(dict(b, **got))
+    wait_for(lambda: all(map(dead, all_of_them)), what="their end")
+    agrees_with_the_c_library(dict(b, **heap_of(show("latest"), b["pid"])))
 
 
 def is_snaptrail(pid):

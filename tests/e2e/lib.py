@@ -115,6 +115,15 @@ def wait_for(condition, seconds=20, what="the condition"):
     raise AssertionError("%s did not come within %d s" % (what, seconds))
 
 
+def dead(pid):
+    """It holds no file and no lock any more; its parent may not have noticed."""
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def type_of_link(link):
     """What /proc says a descriptor is, in the words of resources#type."""
     for prefix, kind in (("socket:", "socket"), ("pipe:", "pipe"), ("anon_inode:[eventfd]", "eventfd"),
