@@ -42,7 +42,9 @@ struct incoming {
 	int type;
 	uint64_t time_ns, creation_ns, expires_ns, lost;
 	bool has_time, has_type, has_state;
-	struct model *state;        /* or NULL: `changes` */
+	struct model *state;        /* or NULL: `packed`, `changes` */
+	struct buf packed;          /* the whole payload of a full snapshot, compressed; or empty */
+	uint64_t size_bytes, agents, tasks, memory; /* of what is packed */
 	struct value changes;       /* incrementalData of the original */
 	char state_sum[DIGEST_TEXT], changes_sum[DIGEST_TEXT]; /* over the text as it stood; "" none */
 	char wrong[200];            /* why it cannot be taken; "" nothing is */

@@ -33,6 +33,7 @@ static void kept_of(struct incoming *in, struct value *ret[KEPT])
 struct facts {
 	uint64_t meta_len, state_len, raw_len; /* raw_len 0: no state */
 	uint64_t type, time_ns, creation_ns, expires_ns, lost;
+	uint64_t packed_len, size_bytes, agents, tasks, memory;
 };
 
 #define AS_IT_IS_BYTES (256u << 20) /* of states; what comes beyond is compressed */
@@ -61,7 +62,8 @@ int aside_put(struct aside *w, const char *folder, struct incoming *in)
 {
 	_cleanup_buf_ struct buf meta = BUF_INIT, state = BUF_INIT;
 	struct facts a = { .type = (uint64_t)in->type, .time_ns = in->time_ns, .creation_ns = in->creation_ns,
-			   .expires_ns = in->expires_ns, .lost = in->lost };
+			   .expires_ns = in->expires_ns, .lost = in->lost, .packed_len = in->packed.len, .size_bytes = in->size_bytes,
+			   .agents = in->agents, .tasks = in->tasks, .memory = in->memory };
 	struct value v = value_object(), *kept[KEPT];
 
 	kept_of(in, kept);
@@ -77,7 +79,8 @@ int aside_put(struct aside *w, const char *folder, struct incoming *in)
 	if ((w->n & (w->n - 1)) == 0)
 		w->places = xrealloc(w->places, (w->n ? w->n * 2 : 1) * sizeof *w->places);
 	w->places[w->n++] = (uint64_t)ftello(w->f);
-	if (!write_part(w->f, &a, sizeof a) || !write_part(w->f, meta.data, meta.len) || !write_part(w->f, state.data, state.len))
+	if (!write_part(w->f, &a, sizeof a) || !write_part(w->f, meta.data, meta.len) || !write_part(w->f, state.data, state.len) ||
+	    !write_part(w->f, in->packed.data, in->packed.len))
 		return fail(errno ? -errno : -EIO, "a temporary file: %s", strerror(errno));
 	return 0;
 }
@@ -125,7 +128,11 @@ bool aside_get(struct aside *w, uint64_t at, struct incoming *in)
 	in->creation_ns = a.creation_ns;
 	in->expires_ns = a.expires_ns;
 	in->lost = a.lost;
-	return a.raw_len == 0 || unpack_state(&a, &state, in);
+	in->size_bytes = a.size_bytes;
+	in->agents = a.agents;
+	in->tasks = a.tasks;
+	in->memory = a.memory;
+	return read_part(w->f, a.packed_len, &in->packed) && (a.raw_len == 0 || unpack_state(&a, &state, in));
 }
 
 void aside_done(struct aside *w)

@@ -251,29 +251,54 @@ static int free_all(struct importing *im)
 
 /* ---- storing ---- */
 
+/* As it came: nothing is compressed twice. */
+static int store_packed(struct importing *im, const struct incoming *in, struct snapshot_meta *m)
+{
+	m->since_ns = m->time_ns;
+	m->size_bytes = in->size_bytes;
+	m->agents = in->agents;
+	m->tasks = in->tasks;
+	m->memory = in->memory;
+	return store_append(im->st->store, m, in->packed.data, in->packed.len, STORE_SYNC_LATER | STORE_PACKED);
+}
+
+static int store_state(struct importing *im, const struct incoming *in, struct snapshot_meta *m)
+{
+	struct handed_options o = { .id = m->id, .foreign_id = m->foreign_id, .tags = m->tags, .description = m->description,
+				    .type = SNAPSHOT_FULL, .origin = m->origin, .time_ns = m->time_ns };
+	struct handed_snapshot h;
+	int r = handed_prepare(im->st->store, m->session_id, in->state, &o, &h);
+
+	if (r < 0)
+		return r;
+	h.m.type = m->type; /* an incremental has its whole state as well, and no base */
+	h.m.creation_ns = m->creation_ns ? m->creation_ns : h.m.creation_ns;
+	h.m.expires_ns = m->expires_ns;
+	h.m.lost = m->lost;
+	r = store_append(im->st->store, &h.m, h.payload.data, h.payload.len, STORE_SYNC_LATER);
+	handed_snapshot_done(&h);
+	return r;
+}
+
 static int store_one(struct importing *im, struct incoming *in, struct import_session *s, const char *id)
 {
 	_cleanup_free_ const char **tags = xcalloc(in->tags.type == VALUE_LIST ? in->tags.n + 1u : 1u, sizeof *tags);
-	struct handed_options o = { .id = id, .tags = tags, .type = SNAPSHOT_FULL, .origin = ORIGIN_IMPORT, .time_ns = in->time_ns };
-	struct handed_snapshot h;
+	struct snapshot_meta m = { .type = in->type, .origin = ORIGIN_IMPORT, .time_ns = in->time_ns, .tags = tags,
+				   .creation_ns = in->creation_ns, .expires_ns = in->expires_ns, .lost = in->lost, .handed_in = true };
 	int r;
 
 	for (uint32_t i = 0; in->tags.type == VALUE_LIST && i < in->tags.n; i++)
 		tags[i] = in->tags.items[i].bytes;
-	o.foreign_id = is_own_id(in->id.bytes) ? NULL : in->id.bytes;
-	o.description = in->description.type == VALUE_STRING ? in->description.bytes : NULL;
-	r = handed_prepare(im->st->store, s->id, in->state, &o, &h);
-	if (r < 0)
-		return r;
-	h.m.type = in->type; /* an incremental has its whole state as well, and no base */
-	h.m.creation_ns = in->creation_ns ? in->creation_ns : h.m.creation_ns;
-	h.m.expires_ns = in->expires_ns;
-	h.m.lost = in->lost;
-	r = store_append(im->st->store, &h.m, h.payload.data, h.payload.len, STORE_SYNC_LATER);
-	handed_snapshot_done(&h);
+	memcpy(m.id, id, sizeof m.id);
+	memcpy(m.session_id, s->id, sizeof m.session_id);
+	m.foreign_id = is_own_id(in->id.bytes) ? "" : in->id.bytes;
+	m.description = in->description.type == VALUE_STRING ? in->description.bytes : "";
+	r = in->packed.len ? store_packed(im, in, &m) : store_state(im, in, &m);
 	if (r < 0)
 		return r;
 	im->result->imported++;
+	if (in->state == NULL)
+		return 0;
 	model_free(im->last);
 	im->last = in->state;
 	in->state = NULL;
@@ -518,7 +543,7 @@ static int store_all(struct importing *im)
 		struct incoming in;
 
 		r = aside_get(&im->aside, im->aside.places[i], &in) ? 1 : fail(-EIO, "a temporary file cannot be read back");
-		if (r > 0 && in.state == NULL)
+		if (r > 0 && in.state == NULL && in.packed.len == 0)
 			r = rebuild(im, &in);
 		if (r > 0)
 			r = take_state_in(im, &in);
@@ -529,6 +554,23 @@ static int store_all(struct importing *im)
 }
 
 /* ---- binary ---- */
+
+/* What an import would write of that state itself: it may stay as it is. */
+static bool is_as_written(const struct carried *c)
+{
+	struct wire w;
+	size_t pos = 0;
+	bool stamped = false;
+	int r;
+
+	while ((r = wire_next(c->payload.data, c->payload.len, &pos, &w)) > 0) {
+		if (w.field == 5 && w.type == 1)
+			stamped = w.u == c->m.time_ns;
+		else if (w.field != 2 && w.field != 4 && w.field != 15)
+			return false;
+	}
+	return r == 0 && stamped;
+}
 
 /* A payload's whole state; the model takes the bytes. */
 static bool state_of(struct buf *payload, struct model **ret)
@@ -551,11 +593,26 @@ static bool state_of(struct buf *payload, struct model **ret)
 	return true;
 }
 
+/* In place of the state, which was looked through. */
+static void keep_packed(struct incoming *in, struct carried *c, size_t size)
+{
+	in->size_bytes = size;
+	in->agents = model_count(in->state, TABLE_AGENTS);
+	in->tasks = model_count(in->state, TABLE_TASKS);
+	in->memory = model_count(in->state, TABLE_MEMORY);
+	model_free(in->state);
+	in->state = NULL;
+	in->packed = c->packed;
+	c->packed = (struct buf)BUF_INIT;
+}
+
 static int take_carried(struct importing *im, const char *session, struct carried *c)
 {
 	struct incoming in = { .type = c->m.type, .time_ns = c->m.time_ns, .creation_ns = c->m.creation_ns, .expires_ns = c->m.expires_ns,
 			       .lost = c->m.lost, .has_time = true };
 	bool validate = im->o.no_validate;
+	size_t size = c->payload.len;
+	bool as_it_is = c->packed.len && store_compresses(im->st->store, size) && is_as_written(c);
 	int r;
 
 	in.id = value_str(c->m.foreign_id && *c->m.foreign_id ? c->m.foreign_id : c->m.id);
@@ -565,6 +622,8 @@ static int take_carried(struct importing *im, const char *session, struct carrie
 		in.tags = value_list();
 		for (size_t i = 0; i < c->m.ntags; i++)
 			value_push(&in.tags, value_str(c->m.tags[i]));
+		if (as_it_is)
+			keep_packed(&in, c, size);
 		im->o.no_validate = true; /* the record's own checksum held */
 		r = take_in(im, &in);
 		im->o.no_validate = validate;

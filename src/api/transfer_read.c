@@ -253,6 +253,7 @@ void incoming_done(struct incoming *in)
 	value_done(&in->tags);
 	value_done(&in->changes);
 	model_free(in->state);
+	buf_done(&in->packed);
 	in->state = NULL;
 }
 

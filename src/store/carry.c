@@ -199,6 +199,7 @@ void carried_done(struct carried *c)
 	free((void *)c->m.description);
 	free((void *)c->m.foreign_id);
 	buf_done(&c->payload);
+	buf_done(&c->packed);
 	*c = (struct carried){ 0 };
 }
 
@@ -293,10 +294,12 @@ static void open_snapshot(struct carry_reader *r, const struct record_header *h,
 		return;
 	end_tags(i);
 	open_meta(c, i);
-	if (h->flags & RECORD_COMPRESSED)
+	if (h->flags & RECORD_COMPRESSED) {
 		c->damaged = codec_decompress(payload, h->payload_len, h->raw_len, &c->payload) < 0;
-	else
+		buf_put(&c->packed, payload, h->payload_len);
+	} else {
 		buf_put(&c->payload, payload, h->payload_len);
+	}
 }
 
 int carry_next(struct carry_reader *r, struct carried *ret)

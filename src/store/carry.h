@@ -33,6 +33,7 @@ struct carried {
 	struct snapshot_meta m;        /* its strings are in `owner` */
 	void *owner;
 	struct buf payload;            /* as it was handed in */
+	struct buf packed;             /* the same compressed, or empty */
 	bool damaged;                  /* what it holds is not what was written: m has its id alone */
 };
 void carried_done(struct carried *c);

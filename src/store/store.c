@@ -364,11 +364,16 @@ static void pack_info(const struct snapshot_meta *m, uint32_t payload_crc, uint6
 	free(i.tags);
 }
 
+bool store_compresses(const struct store *s, size_t len) { return s->o.compress && len >= s->o.compress_threshold_bytes; }
+
 /* As it is stored: compressed by policy where that makes it smaller. */
 static const void *pack_payload(const struct store *s, struct record_header *h, const void *p, unsigned flags, struct buf *packed)
 {
-	if (!((flags & STORE_COMPRESS) || (s->o.compress && h->raw_len >= s->o.compress_threshold_bytes)) ||
-	    !codec_compress(p, h->raw_len, packed))
+	if (flags & STORE_PACKED) {
+		h->flags = RECORD_COMPRESSED;
+		return p;
+	}
+	if (!((flags & STORE_COMPRESS) || store_compresses(s, h->raw_len)) || !codec_compress(p, h->raw_len, packed))
 		return p;
 	h->flags = RECORD_COMPRESSED;
 	h->payload_len = packed->len;
@@ -395,8 +400,8 @@ int store_put_again(struct store *s, const struct item *it, const struct snapsho
 int store_append(struct store *s, struct snapshot_meta *m, const void *payload, size_t len, unsigned flags)
 {
 	_cleanup_buf_ struct buf packed = BUF_INIT, meta = BUF_INIT;
-	struct record_header h = { .type = RECORD_SNAPSHOT, .raw_len = len, .payload_len = len, .time_ns = m->time_ns,
-				   .since_ns = m->since_ns };
+	struct record_header h = { .type = RECORD_SNAPSHOT, .raw_len = flags & STORE_PACKED ? m->size_bytes : len, .payload_len = len,
+				   .time_ns = m->time_ns, .since_ns = m->since_ns };
 	struct run_session *run;
 	struct item *it;
 	uint32_t crc;
@@ -424,7 +429,7 @@ int store_append(struct store *s, struct snapshot_meta *m, const void *payload, 
 		return r;
 	m->seq = h.seq;
 	m->created_ns = h.created_ns;
-	m->size_bytes = len;
+	m->size_bytes = h.raw_len;
 	m->stored_bytes = h.payload_len;
 	m->crc = crc;
 	m->compressed = h.flags & RECORD_COMPRESSED;

@@ -129,12 +129,15 @@ int store_session_end(struct store *s, const struct session_meta *m);
 enum store_append_flags {
 	STORE_COMPRESS = 1,   /* whatever the policy says */
 	STORE_SYNC_LATER = 2, /* another one follows at once, and its sync covers both */
+	STORE_PACKED = 4,     /* the payload is compressed; m->size_bytes says how long it was */
 };
 /* Compresses (by policy or flag), appends, syncs by policy, indexes and keeps it in the memory tier.  Fills in seq, sizes,
  * crc, compressed and created_ns of *m.  On -ENOSPC and the like nothing is
  * half-visible and the call may be repeated later. */
 int store_append(struct store *s, struct snapshot_meta *m, const void *payload, size_t len,
                  unsigned flags);
+/* Whether the policy compresses a payload of that length. */
+bool store_compresses(const struct store *s, size_t len);
 int store_note_gap(struct store *s, const struct gap_meta *g);
 /* An instant of a session gets a name; of two of a name the later said counts. */
 int store_note_mark(struct store *s, const char *session_id, uint64_t time_ns, const char *name);

@@ -128,6 +128,24 @@ def test_json_and_binary_carry_everything_to_another_store():
     assert os.path.getsize("binary.out") < os.path.getsize("json.out")
 
 
+def test_what_is_compressed_stays_so_where_the_store_would_compress_it():
+    state = {"agents": {"agent-%d" % i: {"id": i, "variables": {"k": "v" * 40}} for i in range(500)}, "memory": {"a": 1, "b": 2}}
+    run("import", "-", stdin=document(snapshot("one", 1000, state, sessionId="s"), snapshot("small", 900, {}, sessionId="s")))
+    snaptrail("export", "s", "-f", "binary", "-o", "b")
+    for policy in ("yes", "no"):
+        os.environ["SNAPTRAIL_COMPRESSION_ENABLED"] = policy
+        store = os.path.abspath(policy)
+        code, _, err = run("import", "b", store=store)
+        assert code == 0, err
+        small, one = sorted(json.loads(run("ls", "s", "--json", store=store)[1]), key=lambda s: s["timestamp"])
+        assert (one["compressed"], small["compressed"]) == (policy == "yes", False), (policy, one, small)
+        assert one["agentCount"] == 500 and one["memoryEntryCount"] == 2, one
+        assert [s["state"] for s in exported(session="s", store=store)["snapshots"]] == \
+            [s["state"] for s in exported(session="s")["snapshots"]], policy
+        code, out, err = run("verify", store=store)
+        assert code == 0, (out, err)
+
+
 def test_a_recorded_session_is_the_same_elsewhere():
     record("/bin/sh", "-c", "cd /tmp; /bin/true; exec 7</dev/null; /bin/true")
     here = without_time(exported("--include-incrementals", session="s"))
