@@ -55,6 +55,15 @@ static void want_large_pages(uint8_t *p, size_t n)
 	madvise(p + skip, n - skip, MADV_HUGEPAGE);
 }
 
+void *xzeros(size_t n)
+{
+	void *p = xmalloc(n);
+
+	if (n >= LARGE_BYTES)
+		want_large_pages(p, n);
+	return memset(p, 0, n);
+}
+
 uint8_t *buf_room(struct buf *b, size_t n)
 {
 	if (b->cap - b->len < n) {

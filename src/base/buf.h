@@ -57,6 +57,8 @@ char *buf_cstr(struct buf *b);
  * recorder, whose rings and stage outlive it and are salvaged. */
 void *xmalloc(size_t n);
 void *xcalloc(size_t n, size_t size);
+/* As xcalloc(1, n), and touched: for what is read here and there before it is written. */
+void *xzeros(size_t n);
 void *xrealloc(void *p, size_t n);
 void *xmemdup(const void *p, size_t n);
 char *xstrdup(const char *s);

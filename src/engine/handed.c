@@ -77,26 +77,39 @@ int handed_floor(struct store *st, const char *session_id, uint64_t time_ns, str
 
 /* One payload onto the model, which takes the bytes when it points into them.
  */
-static bool apply_payload(struct model *m, uint64_t time_ns, struct buf *payload)
+static const uint8_t *loaded(void *loading, const uint8_t *end)
 {
+	struct store_loading *l = loading;
+
+	return l->payload.data + store_loaded(l, (uint64_t)(end - l->payload.data));
+}
+
+static bool apply_payload(struct model *m, uint64_t time_ns, struct store_loading *l)
+{
+	struct model_source source = { .upto = loaded, .arg = l };
+	struct buf *payload = &l->payload;
 	struct wire w;
 	size_t pos = 0;
 	int r;
 
-	while ((r = wire_next(payload->data, payload->len, &pos, &w)) > 0) {
+	while ((r = model_source_next(&source, payload->data, payload->len, &pos, &w)) > 0) {
 		bool good = true;
 
-		if (w.field == 1 && w.type == 2)
+		if (w.field == 15 && w.type == 2)
+			good = model_load_from(m, w.b.p, w.b.n, &source);
+		else if (!model_source_has(&source, payload->data + pos))
+			good = false;
+		else if (w.field == 1 && w.type == 2)
 			good = model_patch_later(m, time_ns, w.b.p, w.b.n);
 		else if (w.field == 8 && w.type == 2)
 			good = layout_unpack(m, w.b.p, w.b.n);
-		else if (w.field == 15 && w.type == 2)
-			good = model_load(m, w.b.p, w.b.n);
 		if (!good) {
 			r = -1;
 			break;
 		}
 	}
+	if (store_load_end(l) < 0)
+		r = -1;
 	model_keep(m, payload);
 	return r == 0;
 }
@@ -137,9 +150,9 @@ int handed_state(struct store *st, const struct snapshot_meta *m, struct model *
 		return r;
 	*ret = model_new_handed();
 	while (r == 0 && c.n--) {
-		_cleanup_buf_ struct buf payload = BUF_INIT;
+		struct store_loading payload;
 
-		r = store_load(st, &c.m[c.n], &payload);
+		r = store_load_begin(st, &c.m[c.n], &payload);
 		if (r == 0 && !apply_payload(*ret, c.m[c.n].time_ns, &payload))
 			r = fail(-EBADMSG, "snapshot %s: its payload is damaged", c.m[c.n].id);
 	}
@@ -262,9 +275,7 @@ static void put_times(const struct snapshot_meta *m, struct buf *out)
 {
 	size_t mark = pack_begin(out, 2);
 
-	pack_fixed64(out, 1, 0);
-	pack_fixed64(out, 2, m->time_ns);
-	pack_fixed64(out, 3, 0);
+	pack_fixed64(out, 2, m->time_ns); /* its ticks are nothing: 0 is not written */
 	pack_end(out, mark);
 	pack_fixed64(out, 4, m->since_ns);
 	pack_fixed64(out, 5, m->time_ns);

@@ -13,6 +13,7 @@
 
 #define PIECE_BYTES (256u << 10)
 #define PIECE_MAX_BYTES (32u << 20)
+#define PIECE_LARGE_BYTES (2u << 20)
 #define JOURNAL_SLACK (1u << 20) /* a journal smaller than this is never given up */
 
 struct piece {
@@ -69,10 +70,11 @@ static void piece_new(struct model *m, size_t at_least)
 		n = PIECE_MAX_BYTES;
 	while (n < at_least + sizeof *p)
 		n *= 2;
-	p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (older && n < PIECE_LARGE_BYTES ? MAP_POPULATE : 0), -1, 0);
 	if (p == MAP_FAILED)
 		abort(); /* as xmalloc() does */
-	madvise(p, n, MADV_HUGEPAGE);
+	if (n >= PIECE_LARGE_BYTES)
+		madvise(p, n, MADV_HUGEPAGE);
 	p->older = older;
 	p->bytes = n;
 	m->arena = (uint8_t *)p;

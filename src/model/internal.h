@@ -26,6 +26,10 @@ struct model {
 	size_t nbuckets, nentities; /* tombstones included */
 	struct entity *first[TABLE_COUNT], *last[TABLE_COUNT];
 	size_t count[TABLE_COUNT];
+	struct came {
+		struct entity *e[8]; /* the last ones that were listed: a walk will pass the next one soon after them */
+		unsigned turn;
+	} came[TABLE_COUNT];
 	size_t bytes;               /* keys and values, roughly */
 	struct process *processes[PROCESS_BUCKETS];
 	struct process *recent;     /* the last one looked up */

@@ -49,12 +49,18 @@ void model_free(struct model *m)
 {
 	if (m == NULL)
 		return;
-	for (size_t i = 0; i < m->nbuckets; i++) {
+	for (size_t i = 0; i < m->nbuckets && m->graves_count; i++) /* what is dead is in no table */
 		for (struct entity *e = m->buckets[i], *next; e; e = next) {
 			next = e->chain;
+			if (e->dead)
+				entity_free(e);
+		}
+	for (int t = 1; t < TABLE_COUNT; t++)
+		for (struct entity *e = m->first[t], *next; e; e = next) {
+			next = e->next;
+			__builtin_prefetch(e->ahead);
 			entity_free(e);
 		}
-	}
 	for (size_t i = 0; i < PROCESS_BUCKETS; i++) {
 		for (struct process *p = m->processes[i], *next; p; p = next) {
 			next = p->next;
@@ -133,7 +139,7 @@ static struct entity *lookup(const struct model *m, enum table t, const char *ke
 
 static void rehash(struct model *m, size_t bigger)
 {
-	struct entity **b = xcalloc(bigger, sizeof *b);
+	struct entity **b = xzeros(bigger * sizeof *b);
 
 	for (size_t i = 0; i < m->nbuckets; i++) {
 		for (struct entity *e = m->buckets[i], *next; e; e = next) {
@@ -185,12 +191,20 @@ struct entity *model_find(const struct model *m, enum table t, const char *key, 
 
 /* ---- lists ---- */
 
+#define CAME (sizeof(((struct came *)0)->e) / sizeof(struct entity *))
+
 static void list_in(struct model *m, struct entity *e)
 {
+	struct came *came = &m->came[e->table];
+	struct entity **first = &came->e[came->turn++ % CAME];
+
 	e->prev = m->last[e->table];
 	e->next = NULL;
 	*(e->prev ? &e->prev->next : &m->first[e->table]) = e;
 	m->last[e->table] = e;
+	if (*first)
+		(*first)->ahead = e;
+	*first = e;
 	m->count[e->table]++;
 	m->bytes += e->key_len + 100;
 }
@@ -200,6 +214,9 @@ static void list_out(struct model *m, struct entity *e)
 	*(e->prev ? &e->prev->next : &m->first[e->table]) = e->next;
 	*(e->next ? &e->next->prev : &m->last[e->table]) = e->prev;
 	e->next = e->prev = NULL;
+	for (unsigned i = 0; i < CAME; i++)
+		if (m->came[e->table].e[i] == e)
+			m->came[e->table].e[i] = NULL;
 	m->count[e->table]--;
 	m->bytes -= e->key_len + 100;
 }

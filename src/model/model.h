@@ -20,25 +20,26 @@ enum table {
 
 struct patch;
 
+/* What a walk over a table and a lookup need comes first: a line of the cache. */
 struct entity {
 	struct entity *next, *prev;       /* in the table's order */
-	struct entity *owned_next, *owned_prev; /* of the same process */
-	struct process *owner;
-	struct entity *chain;             /* hash */
-	uint64_t hash;
-	uint64_t time_ns, order;          /* of the last Change taken */
-	struct value value;               /* an object; a list of messages; a bare number: see entity_value() */
+	const void *ahead;                /* some places further on when it came, to be fetched: it may be gone */
 	const uint8_t *row;               /* of a handed-in state: the encoded entry, or NULL when value is newer */
 	struct patch *patches;            /* Changes on top of it that were not looked at either, the last first */
-	uint32_t row_len;
-	uint64_t dropped;                 /* messages that the bound let go */
-	uint64_t ended;                   /* an agent or task that ended: its place in that order; 0 else */
+	struct entity *chain;             /* hash */
+	uint64_t hash;
+	uint32_t row_len, key_len;
 	uint8_t table, source;
 	bool dead;                        /* a tombstone: in no table */
 	bool counted;                     /* among the active agents or running tasks */
 	bool folded;                      /* value is not decoded yet: row alone holds it */
 	bool row_owned, in_arena;
-	uint32_t key_len;
+	struct value value;               /* an object; a list of messages; a bare number: see entity_value() */
+	uint64_t time_ns, order;          /* of the last Change taken */
+	struct entity *owned_next, *owned_prev; /* of the same process */
+	struct process *owner;
+	uint64_t dropped;                 /* messages that the bound let go */
+	uint64_t ended;                   /* an agent or task that ended: its place in that order; 0 else */
 	char key[];                       /* NUL-terminated */
 };
 
@@ -68,6 +69,25 @@ void model_observe(struct model *m, model_observer fn, void *arg);
 /* message SystemState. */
 void model_save(struct model *m, uint64_t time_ns, struct buf *out);
 bool model_load(struct model *m, const uint8_t *p, size_t n);
+
+/* Bytes that may still be coming. */
+struct model_source {
+	const uint8_t *there;             /* as far as they have come */
+	/* Waits until those before `end` have; returns how far they have. */
+	const uint8_t *(*upto)(void *arg, const uint8_t *end);
+	void *arg;
+};
+/* Waits for the bytes before `end`; false: they will not come.  NULL: all are there. */
+static inline bool model_source_has(struct model_source *s, const uint8_t *end)
+{
+	if (s == NULL || end <= s->there)
+		return true;
+	s->there = s->upto(s->arg, end);
+	return end <= s->there;
+}
+/* As wire_next(), where the bytes of the field itself may be missing still. */
+int model_source_next(struct model_source *s, const uint8_t *p, size_t n, size_t *pos, struct wire *ret);
+bool model_load_from(struct model *m, const uint8_t *p, size_t n, struct model_source *s);
 
 /* One frame of a call stack: its return address, and the file it lies in (path
  * "" when there is none).  An address minus the bias is the file's own. */

@@ -151,6 +151,8 @@ void entry_pack(const struct entity *e, bool stamped, struct buf *out)
 	}
 }
 
+#define ROWS_AHEAD 4u
+
 static void pack_entity(const struct model *m, const struct entity *e, struct buf *out)
 {
 	size_t mark;
@@ -166,6 +168,26 @@ static void pack_entity(const struct model *m, const struct entity *e, struct bu
 	pack_end(out, mark);
 }
 
+/* Entities lie anywhere: each is fetched some places before it is its turn, and
+ * its row some fewer. */
+static void save_table(const struct model *m, const struct entity *e, struct buf *out)
+{
+	const struct entity *soon = e;
+
+	for (unsigned i = 0; soon && i < ROWS_AHEAD; i++)
+		soon = soon->next;
+	for (; e; e = e->next) {
+		if (soon) {
+			__builtin_prefetch(soon->ahead);
+			__builtin_prefetch(soon->row);
+			__builtin_prefetch(soon->row + 64);
+			__builtin_prefetch(soon->row + 128);
+			soon = soon->next;
+		}
+		pack_entity(m, e, out);
+	}
+}
+
 void model_save(struct model *m, uint64_t time_ns, struct buf *out)
 {
 	model_unfold(m);
@@ -174,13 +196,7 @@ void model_save(struct model *m, uint64_t time_ns, struct buf *out)
 	if (m->handed)
 		layout_pack(m, STATE_LAYOUT, out);
 	for (int t = 1; t < TABLE_COUNT; t++)
-		for (const struct entity *e = m->first[t]; e; e = e->next) {
-			if (e->next) {
-				__builtin_prefetch(e->next->row);
-				__builtin_prefetch(e->next->next);
-			}
-			pack_entity(m, e, out);
-		}
+		save_table(m, m->first[t], out);
 	for (const struct environment *v = m->environments; v; v = v->next) {
 		size_t mark = pack_begin(out, 10);
 
@@ -511,7 +527,18 @@ static void load_ended(struct model *m)
 
 #define ROW_BYTES 128u /* of an entity, about */
 
-bool model_load(struct model *m, const uint8_t *p, size_t n)
+#define HEAD_BYTES 16u /* of a field, at most */
+
+int model_source_next(struct model_source *s, const uint8_t *p, size_t n, size_t *pos, struct wire *ret)
+{
+	if (!model_source_has(s, p + (n - *pos < HEAD_BYTES ? n : *pos + HEAD_BYTES)))
+		return -1;
+	return wire_next(p, n, pos, ret);
+}
+
+bool model_load(struct model *m, const uint8_t *p, size_t n) { return model_load_from(m, p, n, NULL); }
+
+bool model_load_from(struct model *m, const uint8_t *p, size_t n, struct model_source *s)
 {
 	model_observer quiet = m->observe;
 	struct waiting waiting = { .n = 0 };
@@ -520,14 +547,16 @@ bool model_load(struct model *m, const uint8_t *p, size_t n)
 	int r;
 
 	m->observe = NULL;
-	while ((r = wire_next(p, n, &pos, &w)) > 0) {
-		bool good = true;
+	while ((r = model_source_next(s, p, n, &pos, &w)) > 0) {
+		bool good = model_source_has(s, p + pos);
 
-		if (w.type == 2 && w.field == STATE_LAYOUT) {
+		if (good && w.type == 2 && w.field == STATE_LAYOUT) {
 			good = m->handed = layout_unpack(m, (const uint8_t *)w.b.p, w.b.n);
 			model_expect(m, n / ROW_BYTES);
 		}
-		if (m->handed && w.type == 2 && w.field >= 2 && w.field <= 8)
+		if (!good)
+			r = -1;
+		else if (m->handed && w.type == 2 && w.field >= 2 && w.field <= 8)
 			good = load_row(m, (enum table)(w.field - 1), &w.b, &waiting);
 		else if (w.type == 2 && w.field >= 2 && w.field <= 8)
 			good = load_entry(m, (enum table)(w.field - 1), &w.b);

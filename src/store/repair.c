@@ -25,7 +25,7 @@ struct pending {
 	size_t n;
 };
 
-static void say(struct repair *r, const struct segment *seg, uint64_t at, const char *what)
+static void say(struct repair *r, struct segment *seg, uint64_t at, const char *what)
 {
 	_cleanup_free_ char *line = xasprintf("%s: %llu: %s", seg->path, (unsigned long long)at, what);
 
@@ -33,7 +33,7 @@ static void say(struct repair *r, const struct segment *seg, uint64_t at, const 
 		r->say(r->arg, line);
 }
 
-static int copy_record(struct repair *r, const struct segment *seg, uint64_t at)
+static int copy_record(struct repair *r, struct segment *seg, uint64_t at)
 {
 	_cleanup_buf_ struct buf meta = BUF_INIT, payload = BUF_INIT;
 	struct record_header h;
@@ -59,7 +59,7 @@ static int copy_record(struct repair *r, const struct segment *seg, uint64_t at)
 	return e;
 }
 
-static int copy_pending(struct repair *r, const struct segment *seg, struct pending *p)
+static int copy_pending(struct repair *r, struct segment *seg, struct pending *p)
 {
 	int e = 0;
 
@@ -78,7 +78,7 @@ static void add(struct pending *p, uint64_t at)
 
 /* Sound records are copied, the bytes between them told.  A batch without its
  * end never was. */
-static int copy_segment(struct repair *r, const struct segment *seg)
+static int copy_segment(struct repair *r, struct segment *seg)
 {
 	_cleanup_buf_ struct buf meta = BUF_INIT;
 	uint64_t at = SEGMENT_HEADER_BYTES, end = segment_file_bytes(seg);

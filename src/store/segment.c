@@ -98,8 +98,16 @@ int segment_open(struct segment *s, const char *folder, const char *name)
 	return 0;
 }
 
+static void ahead_drop(struct segment *s)
+{
+	free(s->ahead);
+	s->ahead = NULL;
+	s->ahead_at = s->ahead_end = s->read_end = 0;
+}
+
 void segment_close(struct segment *s)
 {
+	ahead_drop(s);
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
@@ -123,6 +131,7 @@ int segment_use(struct segment *s)
 
 void segment_rest(struct segment *s)
 {
+	ahead_drop(s);
 	if (s->mine || s->fd < 0)
 		return;
 	close(s->fd);
@@ -244,11 +253,39 @@ static bool all_zero(const uint8_t *p, size_t n)
 	return true;
 }
 
-static int small_payload(const struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check)
+#define AHEAD_BYTES (64u << 10)
+
+/* Small records are read one after the other, from a full one on: then so are
+ * those behind them.  What lies before `size` does not change any more. */
+static int read_small(struct segment *s, uint64_t at, uint8_t *to, size_t n)
+{
+	bool follows = at >= s->read_end && at - s->read_end < SMALL_BYTES;
+	uint64_t end = s->size - at < AHEAD_BYTES ? s->size : at + AHEAD_BYTES;
+
+	s->read_end = at + n;
+	if (s->ahead && at >= s->ahead_at && at + n <= s->ahead_end) {
+		memcpy(to, s->ahead + (at - s->ahead_at), n);
+		return 0;
+	}
+	if (!follows || at + n > s->size)
+		return io_pread_all(s->fd, to, n, at);
+	if (s->ahead == NULL)
+		s->ahead = xmalloc(AHEAD_BYTES);
+	s->ahead_at = s->ahead_end = 0;
+	int r = io_pread_all(s->fd, s->ahead, end - at, at);
+	if (r < 0)
+		return r;
+	s->ahead_at = at;
+	s->ahead_end = end;
+	memcpy(to, s->ahead, n);
+	return 0;
+}
+
+static int small_payload(struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check)
 {
 	uint8_t body[SMALL_BYTES];
 	size_t n = record_extent_bytes(h) - RECORD_HEADER_BYTES, used = h->meta_len + h->payload_len;
-	int r = io_pread_all(s->fd, body, n, at + RECORD_HEADER_BYTES);
+	int r = read_small(s, at + RECORD_HEADER_BYTES, body, n);
 
 	if (r == 0 && check && (record_crc(*h, body, body + h->meta_len) != h->crc || !all_zero(body + used, n - used)))
 		r = -EBADMSG;
@@ -258,7 +295,7 @@ static int small_payload(const struct segment *s, uint64_t at, const struct reco
 	return 0;
 }
 
-int segment_payload(const struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check)
+int segment_payload(struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check)
 {
 	if (record_extent_bytes(h) <= SMALL_BYTES)
 		return small_payload(s, at, h, out, check);

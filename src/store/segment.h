@@ -54,6 +54,8 @@ struct segment {
 	bool failed;               /* an fsync failed: never appended to again */
 	bool named;                /* the folder was synced since it was made */
 	uint64_t torn, damaged;    /* bytes behind the last whole record; damaged places met */
+	uint8_t *ahead;            /* what was read ahead of small records one behind the other, or NULL */
+	uint64_t ahead_at, ahead_end, read_end; /* where that lies; where the last small one that was read ended */
 };
 
 /* Makes a new segment for writing, locked. */
@@ -78,7 +80,7 @@ int segment_sync(struct segment *s);
  * whole, -EBADMSG when no record stands there.  Does not read the payload. */
 int segment_read(const struct segment *s, uint64_t at, struct record_header *h, struct buf *meta);
 /* The payload, appended; with `check` its checksum is compared. */
-int segment_payload(const struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check);
+int segment_payload(struct segment *s, uint64_t at, const struct record_header *h, struct buf *out, bool check);
 /* Whether a header could stand at `at` with `left` bytes of file behind. */
 bool segment_sane(const struct segment *s, const struct record_header *h, uint64_t left);
 /* The whole record's checksum, at the cost of reading it. */

@@ -250,6 +250,19 @@ int store_gap_at(struct store *s, size_t i, struct gap_meta *ret);
  * to *ret.  -EBADMSG with file and offset when its checksum fails. */
 int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret);
 
+/* The same for a reader that follows: a large payload is decompressed meanwhile,
+ * by a thread of its own. */
+struct store_loading {
+	struct buf payload;          /* all its length, but see store_loaded() */
+	struct buf stored;
+	struct codec_ahead *ahead;
+};
+int store_load_begin(struct store *s, const struct snapshot_meta *m, struct store_loading *ret);
+/* Waits for the payload's first n bytes; how many are there: fewer when it is damaged. */
+uint64_t store_loaded(struct store_loading *l, uint64_t n);
+/* -EBADMSG: it was damaged after all.  The payload is the caller's then. */
+int store_load_end(struct store_loading *l);
+
 /* Writes a sound store to a folder that is missing or empty (-EEXIST): every
  * record that can be read.  `say` is told of each place that cannot, with file and
  * offset.  What was written so far stays when it fails. */
