@@ -406,9 +406,12 @@ int snaptrail_settle(struct snaptrail *st);
  * what stands on them takes over what it needs.  -ENOENT an unknown id, -EBUSY
  * the newest one of a session that is being recorded. */
 int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n);
-/* What is created, tagged and described between the two is durable and visible
- * together, or with `keep` false not at all.  Until then what the batch made is
- * not found by this handle either; deleting is -EINVAL. */
+/* What is created, tagged, described and deleted between the two is durable and
+ * visible together, or with `keep` false not at all; events of it are told at the
+ * end.  Until then what the batch made is not found by this handle either, but
+ * may be tagged, described and deleted by the id that snaptrail_create() gave.
+ * Deletions come last: -EBUSY and what cannot be read are told at the end, and
+ * then nothing of the batch is done. */
 int snaptrail_batch_begin(struct snaptrail *st);
 int snaptrail_batch_end(struct snaptrail *st, bool keep);
 

@@ -63,6 +63,46 @@ int notify_error(struct snaptrail *st, const char *type, const char *session, co
 	return fail(code, "%s", detail); /* a listener may have called and failed */
 }
 
+/* ---- snapshots that come and go ---- */
+
+/* Told of at the end of the batch, if that is kept. */
+struct batched_event {
+	struct batched_event *next;
+	char id[SNAPTRAIL_ID_BYTES], session[256]; /* session "": it was created */
+};
+
+static void batched_note(struct snaptrail *st, const char *id, const char *session)
+{
+	struct batched_event *e = xcalloc(1, sizeof *e);
+
+	snprintf(e->id, sizeof e->id, "%s", id);
+	snprintf(e->session, sizeof e->session, "%s", session);
+	*(st->batched_events ? st->batched_last : &st->batched_events) = e;
+	st->batched_last = &e->next;
+}
+
+void notify_deleted(struct snaptrail *st, const char *session, const char *id)
+{
+	if (st->batching)
+		batched_note(st, id, session);
+	else
+		notify(st, &(struct snaptrail_notification){ .event = "snapshot_deleted", .session = session, .id = id });
+}
+
+void notify_batched(struct snaptrail *st, bool kept)
+{
+	for (struct batched_event *e; (e = st->batched_events);) {
+		struct snapshot_meta m;
+
+		st->batched_events = e->next;
+		if (kept && e->session[0])
+			notify_deleted(st, e->session, e->id);
+		else if (kept && store_snapshot_find(st->store, e->id, &m, NULL) == 0)
+			notify_created(st, &m);
+		free(e);
+	}
+}
+
 void notify_created(struct snaptrail *st, const struct snapshot_meta *m)
 {
 	struct snaptrail_snapshot s;
@@ -70,6 +110,10 @@ void notify_created(struct snaptrail *st, const struct snapshot_meta *m)
 
 	if (st->listeners == NULL)
 		return;
+	if (st->batching) {
+		batched_note(st, m->id, "");
+		return;
+	}
 	snapshot_public(st, m, &s);
 	notify(st,
 	       &(struct snaptrail_notification){ .event = "snapshot_created", .session = s.session, .id = s.id, .snapshot = &s });

@@ -83,6 +83,7 @@ void snaptrail_close(struct snaptrail *st)
 	}
 	hot_forget(st);
 	batch_sessions_forget(st);
+	notify_batched(st, false);
 	store_close(st->store);
 	config_free(st->own_config);
 	free(st->creation);

@@ -53,6 +53,7 @@ struct snaptrail {
 	uint64_t created;           /* snapshots of callers' states */
 	uint64_t retained_mono_ns;  /* when the limits were last looked at */
 	bool batching;
+	struct batched_event *batched_events, **batched_last; /* to be told at its end; where the next one goes */
 	uint64_t undone_ns;         /* when a batch was given up: nothing seen before is sure to be there */
 	struct batch_session *batch_sessions; /* made in the batch, which the store does not show yet */
 	struct worker *worker;      /* NULL until something is to be done in the background */
@@ -130,6 +131,9 @@ void notify(struct snaptrail *st, const struct snaptrail_notification *n);
 /* Tells `error` and returns its code. */
 int notify_error(struct snaptrail *st, const char *type, const char *session, const char *id, int code);
 void notify_created(struct snaptrail *st, const struct snapshot_meta *m);
+/* Its deletion; in a batch, with what was created in it, at the end. */
+void notify_deleted(struct snaptrail *st, const char *session, const char *id);
+void notify_batched(struct snaptrail *st, bool kept);
 
 /* ---- the thread behind the handle ---- */
 

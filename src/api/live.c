@@ -157,6 +157,10 @@ static int own_id(struct snaptrail *st, const char *id, char ret[STORE_ID_LEN + 
 	int r;
 
 	worker_wait(st);
+	if (st->batching && store_batch_has(st->store, id)) { /* not to be found before the batch's end */
+		memcpy(ret, id, STORE_ID_LEN + 1);
+		return 0;
+	}
 	r = store_snapshot_find(st->store, id, &m, NULL);
 	if (r == 0)
 		memcpy(ret, m.id, sizeof m.id);

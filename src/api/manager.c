@@ -316,7 +316,7 @@ static void gone_tell(struct snaptrail *st, struct gone *first, bool gone)
 	for (struct gone *g; (g = first);) {
 		first = g->next;
 		if (gone)
-			notify(st, &(struct snaptrail_notification){ .event = "snapshot_deleted", .session = g->session, .id = g->id });
+			notify_deleted(st, g->session, g->id);
 		free(g);
 	}
 }
@@ -333,6 +333,11 @@ int snaptrail_delete(struct snaptrail *st, const char *const *ids, size_t n)
 	for (size_t i = 0; i < n && r == 0; i++) {
 		struct snapshot_meta m;
 
+		if (st->batching && store_batch_has(st->store, ids[i])) {
+			memcpy(own[i], ids[i], sizeof own[i]);
+			list[i] = own[i];
+			continue;
+		}
 		r = store_snapshot_find(st->store, ids[i], &m, NULL);
 		if (r == 0) {
 			memcpy(own[i], m.id, sizeof m.id);
@@ -368,6 +373,7 @@ int snaptrail_batch_end(struct snaptrail *st, bool keep)
 	st->batching = false;
 	batch_sessions_forget(st);
 	r = store_batch_end(st->store, keep);
+	notify_batched(st, keep && r == 0);
 	if (!keep || r < 0)
 		st->undone_ns = mono_now_ns();
 	return r;

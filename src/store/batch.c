@@ -28,7 +28,11 @@ struct batch_sequence {
 
 struct batch {
 	struct batched *list;
-	size_t n;
+	size_t n, folded;           /* of them that are folded in already, for deletions to see */
+	bool held;                  /* the last one is not in the segment yet */
+	char (*going)[STORE_ID_LEN + 1]; /* snapshots to be deleted at the end */
+	size_t ngoing;
+	struct store_folding folding;
 	struct batch_sequence *sequences;
 	size_t nsequences;
 	uint64_t start;             /* in the segment */
@@ -46,6 +50,7 @@ static void batch_free(struct store *s)
 	}
 	free(b->list);
 	free(b->sequences);
+	free(b->going);
 	free(b);
 	s->batch = NULL;
 }
@@ -72,6 +77,7 @@ static int write_held(struct store *s, bool more)
 		held->h.flags |= RECORD_MORE;
 	r = segment_append(&s->segments[s->mine], &held->h, held->meta.data, held->payload.data, &held->at);
 	buf_done(&held->payload);
+	s->batch->held = false;
 	return r;
 }
 
@@ -82,7 +88,7 @@ int batch_put(struct store *s, struct record_header *h, const struct buf *meta, 
 
 	if (b->failed)
 		return fail(b->failed, "an earlier record of the batch was not written");
-	if (b->n && !s->in_memory)
+	if (b->held && !s->in_memory)
 		b->failed = write_held(s, true);
 	if (b->failed)
 		return b->failed;
@@ -92,6 +98,7 @@ int batch_put(struct store *s, struct record_header *h, const struct buf *meta, 
 	if ((b->n & (b->n - 1)) == 0)
 		b->list = xrealloc(b->list, (b->n ? b->n * 2 : 1) * sizeof *b->list);
 	held = &b->list[b->n++];
+	b->held = true;
 	*held = (struct batched){ .h = *h };
 	buf_put(&held->meta, meta->data, meta->len);
 	buf_put(&held->payload, payload, h->payload_len);
@@ -128,8 +135,8 @@ static void fold_batch(struct store *s)
 {
 	struct batch *b = s->batch;
 
-	for (size_t i = 0; i < b->n; i++) {
-		struct batched *r = &b->list[i];
+	for (; b->folded < b->n; b->folded++) {
+		struct batched *r = &b->list[b->folded];
 		struct item *it;
 
 		fold_record(s, s->in_memory ? UINT32_MAX : s->mine, r->at, &r->h, &r->meta);
@@ -137,6 +144,61 @@ static void fold_batch(struct store *s)
 		if (it)
 			s->tiers[0]->put(s, it, r->payload.data, r->h.payload_len);
 	}
+}
+
+/* ---- deletions ---- */
+
+const char *batch_session_of(const struct store *s, const char *id)
+{
+	const struct batch *b = s->batch;
+
+	for (size_t i = b ? b->n : 0; i-- > 0 && strlen(id) == STORE_ID_LEN;)
+		if (b->list[i].h.type == RECORD_SNAPSHOT && memcmp(b->list[i].h.id, id, STORE_ID_LEN) == 0)
+			return b->list[i].h.session_id;
+	return NULL;
+}
+
+int batch_delete(struct store *s, const char *const *ids, size_t n, const struct store_folding *f)
+{
+	struct batch *b = s->batch;
+
+	for (size_t i = 0; i < n; i++) {
+		struct item *it = strlen(ids[i]) == STORE_ID_LEN ? fold_item(s, ids[i]) : NULL;
+
+		if ((it == NULL || it->deleted) && batch_session_of(s, ids[i]) == NULL)
+			return fail(-ENOENT, "no snapshot %s", ids[i]);
+	}
+	if (f)
+		b->folding = *f;
+	b->going = xrealloc(b->going, (b->ngoing + n) * sizeof *b->going);
+	for (size_t i = 0; i < n; i++)
+		memcpy(b->going[b->ngoing++], ids[i], STORE_ID_LEN + 1);
+	return 0;
+}
+
+/* Deletions come last, when they can see what the batch made: it may stand on
+ * what they delete. */
+int batch_delete_now(struct store *s)
+{
+	struct batch *b = s->batch;
+	const char **ids;
+	int r;
+
+	if (b == NULL || b->ngoing == 0 || b->failed)
+		return 0;
+	if (b->held && !s->in_memory)
+		b->failed = write_held(s, true);
+	if (b->failed)
+		return b->failed;
+	fold_batch(s);
+	ids = xcalloc(b->ngoing, sizeof *ids);
+	for (size_t i = 0; i < b->ngoing; i++)
+		ids[i] = b->going[i];
+	pthread_mutex_unlock(&s->lock);
+	r = delete_within(s, ids, b->ngoing, &b->folding);
+	pthread_mutex_lock(&s->lock);
+	free(ids);
+	return r;
 }
 
 int batch_begin(struct store *s)
@@ -149,18 +211,34 @@ int batch_begin(struct store *s)
 	return 0;
 }
 
-int batch_end(struct store *s, bool keep)
+/* What was folded in for deletions that then failed. */
+static void unfold(struct store *s)
+{
+	for (size_t i = 0; i < s->batch->folded; i++) {
+		struct item *it = s->batch->list[i].h.type == RECORD_SNAPSHOT ? fold_item(s, s->batch->list[i].h.id) : NULL;
+
+		if (it && !it->deleted)
+			fold_forget(s, it);
+	}
+}
+
+int batch_end(struct store *s, bool keep, bool *ret_stale)
 {
 	int r = 0;
 
+	*ret_stale = false;
 	if (s->batch == NULL)
 		return fail(-EINVAL, "no batch was begun");
 	if (keep && s->batch->n && !s->in_memory)
 		r = commit(s);
-	if (keep && r == 0)
+	if (keep && r == 0) {
 		fold_batch(s);
-	else if (!s->in_memory)
+	} else if (s->in_memory) {
+		unfold(s);
+	} else {
 		undo(s);
+		*ret_stale = s->batch->folded > 0;
+	}
 	batch_free(s);
 	return r;
 }

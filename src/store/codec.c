@@ -60,7 +60,7 @@ bool codec_compress(const void *p, size_t n, struct buf *out)
 
 /* ---- decompressing, a piece at a time ---- */
 
-#define PIECE_BYTES (256u << 10) /* smaller ones cost igzip its history each time */
+#define PIECE_BYTES (128u << 10) /* smaller ones cost igzip its history each time */
 
 struct inflating {
 	const uint8_t *in;

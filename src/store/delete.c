@@ -202,13 +202,14 @@ static int put_all(struct deletion *d)
 
 static int write_all(struct deletion *d)
 {
+	bool stale;
 	int r, end;
 
 	store_enter(d->s);
-	r = d->s->batch ? fail(-EINVAL, "a deletion within a batch") : store_batch_open(d->s);
+	r = store_batch_open(d->s);
 	if (r == 0) {
 		r = put_all(d);
-		end = batch_end(d->s, r == 0);
+		end = batch_end(d->s, r == 0, &stale);
 		r = r < 0 ? r : end;
 	}
 	store_leave(d->s);
@@ -238,11 +239,33 @@ static int prepare(struct store *s, const char *const *ids, size_t n, const stru
 	return r;
 }
 
+int delete_within(struct store *s, const char *const *ids, size_t n, const struct store_folding *f)
+{
+	struct deletion d;
+	int r = prepare(s, ids, n, f, &d);
+
+	if (r == 0) {
+		store_enter(s);
+		r = put_all(&d);
+		store_leave(s);
+	}
+	deletion_done(&d);
+	return r;
+}
+
 int store_delete(struct store *s, const char *const *ids, size_t n, const struct store_folding *f, uint64_t *ret_deleted)
 {
 	struct deletion d;
 	int r;
 
+	if (store_batch_is_open(s)) {
+		store_enter(s);
+		r = batch_delete(s, ids, n, f);
+		store_leave(s);
+		if (ret_deleted)
+			*ret_deleted = r == 0 ? n : 0;
+		return r;
+	}
 	store_refresh(s);
 	r = prepare(s, ids, n, f, &d);
 	if (r == 0 && d.ngoing)

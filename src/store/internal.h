@@ -165,7 +165,15 @@ void search_forget_tags(struct store *s);
 int batch_begin(struct store *s);
 int batch_put(struct store *s, struct record_header *h, const struct buf *meta, const void *payload);
 uint64_t batch_sequence(struct store *s, const char session_id[16], uint64_t next);
-int batch_end(struct store *s, bool keep);
+/* *ret_stale: what was undone has been seen already, the store must be read again. */
+int batch_end(struct store *s, bool keep, bool *ret_stale);
+/* The session (16 bytes) of a snapshot that the open batch made, or NULL. */
+const char *batch_session_of(const struct store *s, const char *id);
+/* Deletes them at its end, with whatever that needs. */
+int batch_delete(struct store *s, const char *const *ids, size_t n, const struct store_folding *f);
+int batch_delete_now(struct store *s);
+/* The records of a deletion into the open batch; called without the lock. */
+int delete_within(struct store *s, const char *const *ids, size_t n, const struct store_folding *f);
 
 /* As if nothing had been read yet, but for strings that callers may hold. */
 void fold_start_over(struct store *s);

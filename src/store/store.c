@@ -212,7 +212,7 @@ void store_close(struct store *s)
 	if (s == NULL)
 		return;
 	if (s->batch)
-		batch_end(s, false);
+		batch_end(s, false, &(bool){ false });
 	if (!s->in_memory && !s->o.read_only && !s->unread)
 		index_save(s);
 	for (size_t i = 0; i < s->nsegments; i++)
@@ -503,13 +503,14 @@ static int put_edit_locked(struct store *s, const char *id, const Snaptrail__Sto
 	_cleanup_buf_ struct buf meta = BUF_INIT;
 	struct record_header h = { .type = RECORD_EDIT };
 	struct item *it = strlen(id) == STORE_ID_LEN ? fold_item(s, id) : NULL;
+	const char *session = it && !it->deleted ? it->m.session_id : batch_session_of(s, id);
 
-	if (it == NULL || it->deleted)
+	if (session == NULL)
 		return fail(-ENOENT, "no snapshot %s", id);
 	meta.len = snaptrail__store__edit__pack(e, buf_room(&meta, snaptrail__store__edit__get_packed_size(e)));
 	memcpy(h.id, id, 16);
-	memcpy(h.session_id, it->m.session_id, 16);
-	h.created_ns = it->edited_ns + 1;
+	memcpy(h.session_id, session, 16);
+	h.created_ns = it ? it->edited_ns + 1 : 0;
 	return put_record(s, &h, &meta, NULL, true);
 }
 
@@ -594,12 +595,36 @@ int store_batch_begin(struct store *s)
 
 int store_batch_end(struct store *s, bool keep)
 {
-	int r;
+	bool stale;
+	int r, end;
 
 	pthread_mutex_lock(&s->lock);
-	r = batch_end(s, keep);
+	r = keep ? batch_delete_now(s) : 0;
+	end = batch_end(s, keep && r == 0, &stale);
 	pthread_mutex_unlock(&s->lock);
-	return r;
+	if (stale)
+		store_reload(s);
+	return r < 0 ? r : end;
+}
+
+bool store_batch_is_open(struct store *s)
+{
+	bool open;
+
+	pthread_mutex_lock(&s->lock);
+	open = s->batch != NULL;
+	pthread_mutex_unlock(&s->lock);
+	return open;
+}
+
+bool store_batch_has(struct store *s, const char *id)
+{
+	bool has;
+
+	pthread_mutex_lock(&s->lock);
+	has = batch_session_of(s, id) != NULL;
+	pthread_mutex_unlock(&s->lock);
+	return has;
 }
 
 int store_sync(struct store *s)

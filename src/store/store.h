@@ -189,11 +189,13 @@ int store_compact(struct store *s, double share, uint64_t *ret_freed);
 /* All that this handle appends between counts together or not at all, for every
  * reader, after a kill -9 and after a loss of power: store_batch_end() writes the last
  * record and syncs (unless fsync is never).  Until then nobody sees any of it, this handle
- * neither, so a snapshot of the batch takes its tags along and cannot be edited
- * before the end.  With keep false, and when any of it failed, nothing of it was
- * ever there.  Batches do not nest: -EINVAL.  store_close() undoes an open one. */
+ * neither, but what the batch made can be edited and deleted by its whole id; all
+ * deletions are done at its end.  With keep false, and when any of it failed, nothing
+ * of it was ever there.  Batches do not nest: -EINVAL.  store_close() undoes an open one. */
 int store_batch_begin(struct store *s);
 int store_batch_end(struct store *s, bool keep);
+bool store_batch_is_open(struct store *s);
+bool store_batch_has(struct store *s, const char *id);
 /* fdatasync of the segment and fsync of its folder. */
 int store_sync(struct store *s);
 

@@ -2,7 +2,9 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "snaptrail.h"
@@ -617,6 +619,135 @@ static void a_number_is_read_as_what_it_is(void)
 	snaptrail_value_free(v);
 }
 
+static void only_segment(const struct fixture *f, char *path, size_t n)
+{
+	char pattern[300];
+	glob_t g;
+
+	snprintf(pattern, sizeof pattern, "%s/segments/*.seg", f->folder.path);
+	CU_ASSERT_EQUAL_FATAL(glob(pattern, 0, NULL, &g), 0);
+	CU_ASSERT_EQUAL(g.gl_pathc, 1);
+	snprintf(path, n, "%s", g.gl_pathv[0]);
+	globfree(&g);
+}
+
+static void flip_byte(const char *path, long back)
+{
+	FILE *f = fopen(path, "r+");
+	int c;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(f);
+	fseek(f, back, SEEK_END);
+	c = fgetc(f);
+	fseek(f, back, SEEK_END);
+	fputc(c ^ 0x55, f);
+	fclose(f);
+}
+
+static bool is_there(struct fixture *f, const char *id)
+{
+	struct snaptrail_point p;
+
+	return snaptrail_resolve(f->st, "orders", id, &p) == 0;
+}
+
+static void count_event(void *arg, const struct snaptrail_notification *n)
+{
+	int *counts = arg;
+
+	counts[strcmp(n->event, "snapshot_deleted") == 0]++;
+}
+
+/* The one that is deleted is what another of the same batch stands on. */
+static void a_batch_creates_tags_and_deletes(void)
+{
+	static const char *const types[] = { "disk", "hybrid", "memory" };
+
+	for (int k = 0; k < 3; k++) {
+		struct fixture f;
+		struct snaptrail_state *s = snaptrail_state_new();
+		char old[17], made[17], gone[17];
+		const char *ids[] = { old }, *also[] = { gone };
+		int told[2] = { 0, 0 };
+
+		begin(&f, types[k]);
+		snaptrail_on(f.st, "snapshot_created", count_event, told);
+		snaptrail_on(f.st, "snapshot_deleted", count_event, told);
+		set(s, SNAPTRAIL_AGENTS, "a", "n", snaptrail_value_of_int(1));
+		CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, old), "ok");
+		for (int kept = 0; kept < 2; kept++) {
+			told[0] = told[1] = 0;
+			CU_ASSERT_EQUAL(snaptrail_batch_begin(f.st), 0);
+			set(s, SNAPTRAIL_AGENTS, "b", "n", snaptrail_value_of_int(2));
+			CU_ASSERT_STRING_EQUAL(create(&f, s, "incremental", NULL, made), "ok");
+			CU_ASSERT_EQUAL(snaptrail_tag(f.st, made, (const char *[]){ "chosen", NULL }, NULL), 0);
+			CU_ASSERT_EQUAL(snaptrail_describe(f.st, made, "said later"), 0);
+			CU_ASSERT_EQUAL(snaptrail_delete(f.st, ids, 1), 0);
+			CU_ASSERT_STRING_EQUAL(create(&f, s, "incremental", NULL, gone), "ok");
+			CU_ASSERT_EQUAL(snaptrail_delete(f.st, also, 1), 0);
+			CU_ASSERT_EQUAL(snaptrail_delete(f.st, (const char *[]){ "0123456789abcdef" }, 1), -ENOENT);
+			CU_ASSERT_TRUE(is_there(&f, old));
+			CU_ASSERT_FALSE(is_there(&f, made));
+			CU_ASSERT_EQUAL(told[0] + told[1], 0);
+			CU_ASSERT_EQUAL(snaptrail_batch_end(f.st, kept), 0);
+			CU_ASSERT_EQUAL(is_there(&f, old), !kept);
+			CU_ASSERT_EQUAL(is_there(&f, made), kept);
+			CU_ASSERT_FALSE(is_there(&f, gone));
+			CU_ASSERT_EQUAL(told[0], kept);
+			CU_ASSERT_EQUAL(told[1], kept);
+		}
+		for (int again = 0; again < (k == 2 ? 1 : 2); again++) {
+			struct snaptrail_point p;
+
+			CU_ASSERT_EQUAL(int_at(&f, made, SNAPTRAIL_AGENTS, "a", "n"), 1);
+			CU_ASSERT_EQUAL(int_at(&f, made, SNAPTRAIL_AGENTS, "b", "n"), 2);
+			CU_ASSERT_FALSE(is_there(&f, old));
+			CU_ASSERT_EQUAL(snaptrail_resolve(f.st, "orders", "tag:chosen", &p), 0);
+			if (k < 2)
+				reopen(&f);
+		}
+		end(&f);
+		snaptrail_state_free(s);
+	}
+}
+
+/* What a deletion needs cannot be read: the snapshots of the batch are undone too. */
+static void a_batch_whose_deletion_fails_was_never_there(void)
+{
+	struct fixture f;
+	struct snaptrail_state *s = snaptrail_state_new();
+	char old[17], on_it[17], made[17], path[512];
+	const char *ids[] = { old };
+
+	begin(&f, "disk");
+	for (int i = 0; i < 200; i++) {
+		char key[16];
+
+		snprintf(key, sizeof key, "agent-%d", i);
+		set(s, SNAPTRAIL_AGENTS, key, "n", snaptrail_value_of_int(i));
+	}
+	CU_ASSERT_STRING_EQUAL(create(&f, s, "full", NULL, old), "ok");
+	only_segment(&f, path, sizeof path);
+	flip_byte(path, -200);
+	set(s, SNAPTRAIL_AGENTS, "agent-7", "n", snaptrail_value_of_int(-7));
+	CU_ASSERT_STRING_EQUAL(create(&f, s, "incremental", NULL, on_it), "ok");
+	reopen(&f);
+	CU_ASSERT_EQUAL(snaptrail_batch_begin(f.st), 0);
+	CU_ASSERT_STRING_EQUAL(create(&f, s, "full", "chosen", made), "ok");
+	CU_ASSERT_EQUAL(snaptrail_delete(f.st, ids, 1), 0);
+	CU_ASSERT_EQUAL(snaptrail_batch_end(f.st, true), -EBADMSG);
+	for (int again = 0; again < 2; again++) {
+		CU_ASSERT_TRUE(is_there(&f, old));
+		CU_ASSERT_TRUE(is_there(&f, on_it));
+		CU_ASSERT_FALSE(is_there(&f, made));
+		reopen(&f);
+	}
+	CU_ASSERT_STRING_EQUAL(create(&f, s, "full", NULL, made), "ok");
+	CU_ASSERT_EQUAL(int_at(&f, made, SNAPTRAIL_AGENTS, "agent-7", "n"), -7);
+	end(&f);
+	snaptrail_state_free(s);
+}
+
 /* Nobody sees the session that the first of a batch makes: each made its own. */
 static void a_batch_makes_its_session_once(void)
 {
@@ -682,6 +813,8 @@ void suite_api(void)
 	TEST(s, threads_share_a_handle);
 	TEST(s, protobuf_goes_there_and_back);
 	TEST(s, a_batch_makes_its_session_once);
+	TEST(s, a_batch_creates_tags_and_deletes);
+	TEST(s, a_batch_whose_deletion_fails_was_never_there);
 	TEST(s, what_a_batch_gave_up_is_stood_on_by_none);
 	TEST(s, a_session_has_its_name_as_long_as_anything_of_it);
 	TEST(s, what_the_limits_take_is_told_as_deleted);
