@@ -1,11 +1,10 @@
-/* Where the configuration comes from: files read with inih, profiles found by
+/* Where the configuration comes from: files, profiles found by
  * name, the environment.  Runs once, early, on one thread: in the command, or
  * in a preloaded program just before its main.  It writes nothing. */
 #include "base/config.h"
 
 #include <ctype.h>
 #include <dirent.h>
-#include <ini.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include "base/buf.h"
 #include "base/config_table.h"
 #include "base/err.h"
+#include "base/ini.h"
 
 #ifndef SYSCONFDIR
 #define SYSCONFDIR "/etc"
@@ -41,99 +41,20 @@ void config_add_profile_dir(const char *dir)
 
 /* ---- one file ---- */
 
-struct ini_input {
-	struct config *config;
-	FILE *file;
-	const char *path;
-	int line;                    /* the one that inih works on: it never reads ahead */
-	int result;                  /* of the first failure; its detail is this thread's */
-	char error[384];
-};
-
-static void ini_failed(struct ini_input *in)
+static int file_section(void *arg, const char *name, const char *origin)
 {
-	in->result = -EINVAL;
-	snprintf(in->error, sizeof in->error, "%s", err_detail());
+	(void)arg;
+	return option_section(name, origin);
 }
 
-static void ini_check_section(struct ini_input *in, const char *text)
+static int file_key(void *arg, const char *section, const char *name, const char *value, const char *origin)
 {
-	char name[64], origin[PATH_MAX + 16];
-	size_t n = strcspn(text + 1, "]");
-
-	if (text[0] != '[' || text[1 + n] != ']')
-		return;
-	snprintf(name, sizeof name, "%.*s", (int)n, text + 1);
-	snprintf(origin, sizeof origin, "%s:%d", in->path, in->line);
-	if (option_section(name, origin) < 0)
-		ini_failed(in);
-}
-
-/* Feeds inih: counts lines, which Debian's build does not tell the handler,
- * takes away indentation, which inih would read as the line before going on,
- * and empties comments, which may then be of any length. */
-static char *ini_line(char *str, int num, void *stream)
-{
-	struct ini_input *in = stream;
-	_cleanup_free_ char *line = NULL;
-	size_t size = 0;
-	char *p;
-
-	if (in->result < 0 || getline(&line, &size, in->file) < 0)
-		return NULL;
-	in->line++;
-	p = line;
-	if (in->line == 1 && strncmp(p, "\xef\xbb\xbf", 3) == 0)
-		p += 3;
-	p += strspn(p, " \t");
-	if (*p == '#' || *p == ';')
-		strcpy(p, "\n");
-	if (strlen(p) + 1 > (size_t)num) {
-		fail(-EINVAL, "%s:%d: line is longer than %d bytes", in->path, in->line, num - 2);
-		ini_failed(in);
-		return NULL;
-	}
-	ini_check_section(in, p);
-	return strcpy(str, p);
-}
-
-static int ini_key(void *user, const char *section, const char *name, const char *value)
-{
-	struct ini_input *in = user;
-	char origin[PATH_MAX + 16];
-
-	if (in->result < 0)
-		return 1;
-	snprintf(origin, sizeof origin, "%s:%d", in->path, in->line);
-	if (config_set_in(in->config, section, name, value ? value : "", origin) < 0)
-		ini_failed(in);
-	return 1;
+	return config_set_in(arg, section, name, value, origin);
 }
 
 int config_read_file(struct config *c, const char *path)
 {
-	struct ini_input in = { .config = c, .path = path };
-	struct stat sb;
-	int bad;
-
-	in.file = fopen(path, "re");
-	if (!in.file)
-		return fail(errno == ENOENT ? -ENOENT : -EINVAL, "%s: cannot be read: %s", path, strerror(errno));
-	if (fstat(fileno(in.file), &sb) == 0 && S_ISDIR(sb.st_mode)) {
-		fclose(in.file);
-		return fail(-EINVAL, "%s: cannot be read: it is a folder", path);
-	}
-	bad = ini_parse_stream(ini_line, &in, ini_key, &in);
-	if (in.result == 0 && ferror(in.file)) {
-		fail(-EINVAL, "%s: cannot be read: %s", path, strerror(errno));
-		ini_failed(&in);
-	}
-	fclose(in.file);
-	if (in.result < 0 && (bad <= 0 || bad >= in.line))
-		return fail(in.result, "%s", in.error);
-	if (bad != 0)
-		return fail(-EINVAL, "%s:%d: neither `[section]` nor `key = value`", path, bad);
-	return 0;
+	return ini_read(path, &(struct ini_reader){ file_section, file_key, c });
 }
 
 /* A file that was asked for must be there; the others need not. */

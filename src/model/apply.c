@@ -11,6 +11,7 @@
 
 void channel_push(struct moment *at, struct entity *e, struct value v, uint32_t kept)
 {
+	entity_value(e);
 	if (at->m->observe) {
 		char field[32];
 
@@ -94,6 +95,7 @@ void apply_entity(struct moment *at, const struct change *c)
 	e = entity_take(at, (enum table)c->table, c->name.p, c->name.n, true);
 	if (e == NULL)
 		return;
+	entity_value(e);
 	pid = e->owner ? 0 : key_pid(e->key, &whole);
 	if (pid && e->table != TABLE_SWARMS && e->table != TABLE_METRICS)
 		entity_own(at->m, e, process_get(at->m, pid, true));
@@ -218,14 +220,14 @@ static void apply_own(struct moment *at, struct process *p, const struct change 
 	case LOG: on_log(at, p, c); break;
 	case ENV_SET: case ENV_UNSET: case ENV_CLEARED: case CWD: case TITLE: on_memory(at, p, c); break;
 	case ENTITY_SET: case ENTITY_PATCHED: case ENTITY_DELETED: case MESSAGE: case MARK:
-		if (c->source == SOURCE_API)
+		if (c->source == SOURCE_API || c->source == SOURCE_PLUGIN)
 			apply_explicit(at, p, c);
 		else
 			on_own_entity(at, p, c);
 		break;
 	default: break;
 	}
-	if (c->source == SOURCE_HOOK || c->source == SOURCE_API)
+	if (c->source == SOURCE_HOOK || c->source == SOURCE_API || c->source == SOURCE_PLUGIN)
 		active(at->m, p, at->time_ns);
 }
 
@@ -257,6 +259,8 @@ bool model_apply(struct model *m, const struct origin *o, uint64_t time_ns, cons
 		p = process_get(m, at.pid, false);
 		if (p && p->alive)
 			apply_own(&at, p, &c);
+		else if (c.source == SOURCE_PLUGIN && c.kind >= ENTITY_SET)
+			apply_explicit(&at, NULL, &c);
 		else if (at.pid == 0 && c.kind >= ENTITY_SET)
 			apply_entity(&at, &c);
 		break;

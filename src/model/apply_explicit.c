@@ -1,6 +1,7 @@
-/* What a program says itself (source API): its agents, tasks, values, messages
- * and marks.  The Change has what was said; here come the times, the defaults
- * and what follows for others.  Called by apply.c for the process that spoke.
+/* What a program says itself (source API), or a tracer of it (source PLUGIN): its
+ * agents, tasks, values, messages and marks.  The Change has what was said; here
+ * come the times, the defaults and what follows for others.  Called by apply.c for
+ * the process that spoke, NULL when a tracer does not know of one.
  *
  * A report is absolute: whatever comes first of an agent or task makes it, so a
  * lost beginning is healed by the next word about it.  Each keeps the pid that
@@ -59,7 +60,7 @@ static struct entity *about(struct moment *at, struct process *p, const struct c
 	struct entity *e;
 	bool over;
 
-	if (c->name.n == 0 || names_process(c->name.p, c->name.n))
+	if (c->name.n == 0 || (p && names_process(c->name.p, c->name.n)))
 		return NULL;
 	e = entity_take(at, (enum table)c->table, c->name.p, c->name.n, true);
 	if (e == NULL)
@@ -70,7 +71,8 @@ static struct entity *about(struct moment *at, struct process *p, const struct c
 		begin_anew(at, e);
 	else if (over) /* it goes on after all */
 		model_unended(at->m, e);
-	entity_own(at->m, e, p);
+	if (p)
+		entity_own(at->m, e, p);
 	return e;
 }
 
@@ -94,16 +96,18 @@ static void on_agent(struct moment *at, struct process *p, const struct change *
 		field_text(at, e, "id", e->key, e->key_len);
 	entity_patch(at, e, v);
 	if (begins) {
-		key_pid_only(&k, p->pid);
 		if (!has(e, "type"))
 			field_str(at, e, "type", "agent");
 		if (!has(e, "status"))
 			field_str(at, e, "status", "busy");
-		if (!has(e, "parent"))
+		if (p && !has(e, "parent")) {
+			key_pid_only(&k, p->pid);
 			field_text(at, e, "parent", k.text, k.n);
+		}
 		field_ms(at, e, "createdAt", said_ns(at, c));
 	}
-	field_int(at, e, "pid", p->pid);
+	if (p)
+		field_int(at, e, "pid", p->pid);
 	active(e, said_ns(at, c));
 	if (agent_ended(e) && !e->ended) {
 		field_drop(at, e, "currentTask");
@@ -172,9 +176,10 @@ static void on_task(struct moment *at, struct process *p, const struct change *c
 		field_text(at, e, "id", e->key, e->key_len);
 	entity_patch(at, e, v);
 	if (begins) {
-		key_thread(&k, p->pid, at->tid ? at->tid : p->pid);
-		if (!has(e, "agentId"))
+		if (p && !has(e, "agentId")) {
+			key_thread(&k, p->pid, at->tid ? at->tid : p->pid);
 			field_text(at, e, "agentId", k.text, k.n);
+		}
 		if (!has(e, "type"))
 			field_str(at, e, "type", "task");
 	}
@@ -184,7 +189,8 @@ static void on_task(struct moment *at, struct process *p, const struct change *c
 		field_drop(at, e, "completedAt");
 		field_drop(at, e, "error");
 	}
-	field_int(at, e, "pid", p->pid);
+	if (p)
+		field_int(at, e, "pid", p->pid);
 	if (task_over(e) && !e->ended) {
 		field_ms(at, e, "completedAt", said_ns(at, c));
 		model_ended(at, e);
@@ -220,11 +226,12 @@ static void set_memory(struct moment *at, struct process *p, const struct change
 		entity_own(at->m, e, process_get(at->m, pid, true));
 	field_take(at, e, "value", v);
 	field_ms(at, e, "timestamp", said_ns(at, c));
-	key_pid_only(&id, p->pid);
-	if (c->value.n)
+	if (c->value.n) {
 		field_text(at, e, "agentId", c->value.p, c->value.n);
-	else
+	} else if (p) {
+		key_pid_only(&id, p->pid);
 		field_text(at, e, "agentId", id.text, id.n);
+	}
 	field_str(at, e, "type", type);
 }
 
@@ -242,22 +249,45 @@ static void on_mark(struct moment *at, struct process *p, const struct change *c
 	*v = (struct value){ 0 };
 }
 
-static void on_message(struct moment *at, struct process *p, const struct change *c, struct value *v)
+void message_complete(struct value *v, uint32_t pid, uint64_t said)
+{
+	const char *self = is_text(value_get(v, "direction"), "in", 2) ? "target" : "source";
+	struct key k;
+
+	if (v->type != VALUE_OBJECT)
+		return;
+	if (pid && !value_get(v, self)) {
+		key_pid_only(&k, pid);
+		value_set(v, self, 6, true, value_text(k.text, k.n));
+	}
+	if (!value_get(v, "timestamp"))
+		value_set(v, "timestamp", 9, true, value_real((double)(said / 1000) / 1000.0));
+}
+
+/* Whether the bytes are message Value with an object; what that holds is not looked at. */
+static bool is_object(struct bytes b)
+{
+	struct wire w;
+	size_t pos = 0;
+
+	return wire_next(b.p, b.n, &pos, &w) > 0 && w.field == 9 && w.type == 2 && pos == b.n;
+}
+
+static void on_message(struct moment *at, struct process *p, const struct change *c)
 {
 	struct entity *e = entity_take(at, TABLE_COMMUNICATIONS, c->name.p, c->name.n, true);
-	const struct value *direction = value_get(v, "direction");
-	const char *self = is_text(direction, "in", 2) ? "target" : "source";
-	struct key k;
+	struct value v;
 
 	if (e == NULL)
 		return;
-	key_pid_only(&k, p->pid);
-	if (!value_get(v, self))
-		value_set(v, self, 6, true, value_text(k.text, k.n));
-	if (!value_get(v, "timestamp"))
-		value_set(v, "timestamp", 9, true, value_real((double)(said_ns(at, c) / 1000) / 1000.0));
-	channel_push(at, e, *v, MESSAGES_KEPT);
-	*v = (struct value){ 0 };
+	if (!at->m->observe) {
+		late_push(e, p ? p->pid : 0, said_ns(at, c), c->entity, MESSAGES_KEPT);
+		return;
+	}
+	if (!value_unpack(&v, c->entity.p, c->entity.n, 0))
+		v = (struct value){ .type = VALUE_NULL };
+	message_complete(&v, p ? p->pid : 0, said_ns(at, c));
+	channel_push(at, e, v, MESSAGES_KEPT);
 }
 
 /* ---- the end of who spoke ---- */
@@ -296,6 +326,10 @@ void apply_explicit(struct moment *at, struct process *p, const struct change *c
 		apply_entity(at, c);
 		return;
 	}
+	if (c->kind == MESSAGE && c->table == TABLE_COMMUNICATIONS && is_object(c->entity)) {
+		on_message(at, p, c);
+		return;
+	}
 	if (!value_unpack(&v, c->entity.p, c->entity.n, 0))
 		return;
 	if (c->kind == MARK) {
@@ -307,8 +341,6 @@ void apply_explicit(struct moment *at, struct process *p, const struct change *c
 	} else if (c->kind == ENTITY_SET && c->table == TABLE_MEMORY) {
 		set_memory(at, p, c, c->name.p, c->name.n, v, type_name(&v));
 		v = (struct value){ 0 };
-	} else if (c->kind == MESSAGE && c->table == TABLE_COMMUNICATIONS && v.type == VALUE_OBJECT) {
-		on_message(at, p, c, &v);
 	} else {
 		apply_entity(at, c);
 	}

@@ -169,7 +169,10 @@ const struct value *entity_value(const struct entity *const_e)
 	if (!__atomic_load_n(&e->folded, __ATOMIC_ACQUIRE))
 		return &e->value;
 	pthread_mutex_lock(&unfolding);
-	if (e->folded) {
+	if (e->folded && e->late) {
+		late_unfold(e);
+		__atomic_store_n(&e->folded, false, __ATOMIC_RELEASE);
+	} else if (e->folded) {
 		if (e->row == NULL)
 			e->value = empty_of((enum table)e->table);
 		else if (!entry_unpack(e, e->row, e->row_len) && e->value.type == VALUE_ABSENT)

@@ -162,6 +162,15 @@ const struct field *schema_fields(enum table t);
 #define CHANNEL_KEPT 64u   /* messages that stay of a channel fed by hooks */
 #define MESSAGES_KEPT 1000u /* and of one that the program feeds */
 
+/* ---- messages that wait to be looked at: late.c ---- */
+
+/* Appends an encoded object that on_message() would complete. */
+void late_push(struct entity *e, uint32_t pid, uint64_t said_ns, struct bytes value, uint32_t kept);
+void late_unfold(struct entity *e);
+void late_free(struct entity *e);
+/* What a message does not say itself. */
+void message_complete(struct value *v, uint32_t pid, uint64_t said_ns);
+
 /* ---- between the files that apply Changes ---- */
 
 struct key {

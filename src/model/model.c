@@ -30,6 +30,7 @@ struct model *model_new(void)
 
 void entity_drop_row(struct entity *e)
 {
+	late_free(e);
 	if (e->row_owned)
 		free((void *)e->row);
 	e->row = NULL;
@@ -470,10 +471,11 @@ void entity_bury(struct moment *at, struct entity *e)
 {
 	struct model *m = at->m;
 
-	tell(at, e, "", &e->value, NULL);
+	tell(at, e, "", entity_value(e), NULL);
 	model_unended(m, e);
 	list_out(m, e);
 	disown(e);
+	late_free(e);
 	value_done(&e->value);
 	e->dead = true;
 	entity_recount(m, e);

@@ -25,15 +25,18 @@ struct entity {
 	struct entity *next, *prev;       /* in the table's order */
 	const void *ahead;                /* some places further on when it came, to be fetched: it may be gone */
 	const uint8_t *row;               /* of a handed-in state: the encoded entry, or NULL when value is newer */
-	struct patch *patches;            /* Changes on top of it that were not looked at either, the last first */
+	union {
+		struct patch *patches;    /* Changes on top of it that were not looked at either, the last first */
+		struct late *messages;    /* with `late`: of a channel, behind those in value */
+	};
 	struct entity *chain;             /* hash */
 	uint64_t hash;
 	uint32_t row_len, key_len;
 	uint8_t table, source;
 	bool dead;                        /* a tombstone: in no table */
 	bool counted;                     /* among the active agents or running tasks */
-	bool folded;                      /* value is not decoded yet: row alone holds it */
-	bool row_owned, in_arena;
+	bool folded;                      /* value is not decoded yet, or not all of it: row or messages hold it */
+	bool row_owned, in_arena, late;
 	struct value value;               /* an object; a list of messages; a bare number: see entity_value() */
 	uint64_t time_ns, order;          /* of the last Change taken */
 	struct entity *owned_next, *owned_prev; /* of the same process */

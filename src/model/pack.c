@@ -161,7 +161,7 @@ static void pack_entity(const struct model *m, const struct entity *e, struct bu
 		pack_bytes(out, e->table + 1u, e->row, e->row_len);
 		return;
 	}
-	if (m->handed)
+	if (m->handed || e->late)
 		entity_value(e);
 	mark = pack_begin(out, e->table + 1u);
 	entry_pack(e, !m->handed, out);

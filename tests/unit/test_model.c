@@ -1065,6 +1065,73 @@ static void damaged_changes_never_crash_the_model(void)
 	CU_PASS("still here");
 }
 
+static void hears_nothing(void *arg, const struct entity *e, const char *field, const struct value *before, const struct value *after)
+{
+	(void)arg, (void)e, (void)field, (void)before, (void)after;
+}
+
+static void say_message(struct model *m, uint64_t *r, uint64_t i)
+{
+	static const char *const channels[] = { "orders", "p7/own", "rare" };
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const char *name = channels[random_below(r, 50) ? random_below(r, 2) : 2];
+	struct change c = { .kind = MESSAGE, .table = TABLE_COMMUNICATIONS, .name = BYTES(name, strlen(name)),
+			    .source = random_below(r, 2) ? SOURCE_API : SOURCE_PLUGIN, .pid = random_below(r, 3) ? 7 : 0 };
+	struct value v = value_object();
+
+	value_set(&v, "message", 7, true, any_value(r, 4));
+	if (random_below(r, 3))
+		value_set(&v, "direction", 9, true, value_str(random_below(r, 2) ? "in" : "out"));
+	if (random_below(r, 4) == 0)
+		value_set(&v, "source", 6, true, value_str("me"));
+	if (random_below(r, 4) == 0)
+		value_set(&v, "timestamp", 9, true, value_real(5));
+	if (random_below(r, 5) == 0) {
+		c.has_number = true;
+		c.number = (int64_t)i * 1000 + 7;
+	}
+	if (random_below(r, 6000) == 0)
+		c.kind = ENTITY_DELETED;
+	value_pack(&v, &b);
+	value_done(&v);
+	if (c.kind == MESSAGE)
+		c.entity = BYTES(b.data, b.len);
+	apply_to(m, c.pid ? 7 : c.source == SOURCE_PLUGIN ? 0 : 7, 1000 + i, i, &c);
+}
+
+/* One model keeps messages as they came until it is saved or looked at, the other
+ * is observed and takes each apart at once. */
+static void messages_that_nobody_looked_at_are_the_same_when_somebody_does(void)
+{
+	struct model *late = model_new(), *once = model_new();
+	struct change began = { .kind = PROCESS_SEEN, .pid = 7 };
+
+	model_observe(once, hears_nothing, NULL);
+	apply_to(late, 7, 1, 0, &began);
+	apply_to(once, 7, 1, 0, &began);
+	uint64_t dropped = 0;
+
+	for (uint64_t i = 0, r = 77, r2 = 77, looks = 3; i < 20000; i++) {
+		_cleanup_buf_ struct buf a = BUF_INIT, b = BUF_INIT;
+		struct entity *e;
+
+		say_message(late, &r, i);
+		say_message(once, &r2, i);
+		if (random_below(&looks, 900) == 0 && (e = model_find(late, TABLE_COMMUNICATIONS, "orders", 6)))
+			CU_ASSERT(entity_value(e)->type == VALUE_LIST);
+		if (random_below(&looks, 2500) && i != 19999)
+			continue;
+		model_save(late, 1, &a);
+		model_save(once, 1, &b);
+		CHECK_OR(a.len == b.len && memcmp(a.data, b.data, a.len) == 0, return);
+		if ((e = model_find(late, TABLE_COMMUNICATIONS, "orders", 6)) && e->dropped > dropped)
+			dropped = e->dropped;
+	}
+	CU_ASSERT(dropped > 1000);
+	model_free(late);
+	model_free(once);
+}
+
 void suite_model(void)
 {
 	CU_pSuite s = CU_add_suite("model", NULL, NULL);
@@ -1102,6 +1169,7 @@ void suite_model(void)
 	TEST(s, arrival_order_does_not_matter_once_sorted);
 	TEST(s, independent_keys_agree_in_any_arrival_order);
 	TEST(s, the_observer_hears_of_every_difference_once);
+	TEST(s, messages_that_nobody_looked_at_are_the_same_when_somebody_does);
 	TEST(s, damaged_states_are_refused_or_read_but_never_crash);
 	TEST(s, damaged_changes_never_crash_the_model);
 }
