@@ -42,9 +42,12 @@ static void found_child(struct recorder *r, uint32_t pid, uint32_t parent)
 uint64_t cuts_look_around(struct recorder *r)
 {
 	size_t n = 0, count = follow_living(r);
-	struct look *looks = xcalloc(count, sizeof *looks);
+	struct look *looks;
 	uint64_t stamp;
 
+	if (r->fed) /* of another time or machine */
+		return 0;
+	looks = xcalloc(count, sizeof *looks);
 	for (struct followed *p = r->processes; p && n < count; p = p->next)
 		if (p->exited_ns == 0)
 			look_begin(&looks[n++], &r->c, p->pid);
@@ -104,6 +107,9 @@ void cuts_own_metrics(struct recorder *r, uint64_t stamp)
 	report_missed_stacks(r, stamp);
 }
 
+/* What intervals are measured on. */
+static uint64_t ticking_ns(const struct recorder *r) { return r->fed ? r->c.watermark_ns : mono_now_ns(); }
+
 static bool wants_full(const struct recorder *r, int type)
 {
 	const struct config *c = r->o->config;
@@ -111,7 +117,7 @@ static bool wants_full(const struct recorder *r, int type)
 	if (type && r->last_id[0])
 		return type == SNAPSHOT_FULL;
 	return r->last_id[0] == 0 || !c->incremental || r->since_full_bytes > r->full_bytes + 65536 ||
-	       (c->full_every_ns && mono_now_ns() - r->full_mono_ns > c->full_every_ns);
+	       (c->full_every_ns && ticking_ns(r) - r->full_mono_ns > c->full_every_ns);
 }
 
 static char **copy_tags(const char *const *tags)
@@ -139,7 +145,7 @@ static void fill_meta(struct recorder *r, struct cut *cut, const struct wish *w,
 	m->origin = w->origin;
 	m->time_ns = r->c.watermark_ns;
 	m->since_ns = since;
-	m->clock_step_ns = (int64_t)(wall_now_ns() - clock_now(&r->c.clock));
+	m->clock_step_ns = r->fed ? 0 : (int64_t)(wall_now_ns() - clock_now(&r->c.clock));
 	m->changes = cut->stage.h->changes;
 	m->coalesced = cut->stage.h->coalesced;
 	for (size_t i = 0; i < cut->ngaps; i++)
@@ -175,7 +181,7 @@ bool cuts_as(struct recorder *r, const struct wish *w)
 		free(cut);
 		return false;
 	}
-	r->sealed_ns = clock_now(&r->c.clock);
+	r->sealed_ns = r->fed ? r->c.watermark_ns : clock_now(&r->c.clock);
 	memcpy(cut->gaps, r->c.gaps, sizeof cut->gaps);
 	cut->ngaps = r->c.ngaps;
 	r->c.ngaps = 0;
@@ -185,7 +191,7 @@ bool cuts_as(struct recorder *r, const struct wish *w)
 	r->since_full_bytes = full ? 0 : r->since_full_bytes + cut->stage.h->used;
 	if (full) {
 		r->full_bytes = cut->state.len;
-		r->full_mono_ns = mono_now_ns();
+		r->full_mono_ns = ticking_ns(r);
 	}
 	memcpy(r->last_id, cut->meta.id, sizeof r->last_id);
 	r->last_cut_ns = cut->meta.time_ns;
@@ -207,7 +213,7 @@ bool cuts_here(struct recorder *r, const struct wish *w, uint64_t stamp)
 	if (stamp)
 		cuts_own_metrics(r, stamp);
 	collect_apply(&r->c);
-	return r->c.watermark_ns > r->sealed_ns && cuts_as(r, w);
+	return (r->fed || r->c.watermark_ns > r->sealed_ns) && cuts_as(r, w);
 }
 
 static bool cut_at(struct recorder *r, int origin, uint64_t time_ns)

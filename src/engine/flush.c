@@ -222,6 +222,14 @@ bool flush_try_put(struct flusher *f, struct cut *c)
 	return room;
 }
 
+void flush_wait_room(struct flusher *f)
+{
+	pthread_mutex_lock(&f->lock);
+	while (f->count >= FLUSH_QUEUE - 1)
+		pthread_cond_wait(&f->changed, &f->lock);
+	pthread_mutex_unlock(&f->lock);
+}
+
 void flush_wait(struct flusher *f)
 {
 	pthread_mutex_lock(&f->lock);

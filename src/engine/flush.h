@@ -49,6 +49,8 @@ struct flusher {
 int flush_start(struct flusher *f, struct store *s, const struct config *c, bool in_place);
 /* Takes the cut, or false when the queue is full. */
 bool flush_try_put(struct flusher *f, struct cut *c);
+/* Waits until the queue has room. */
+void flush_wait_room(struct flusher *f);
 /* Waits until all that was put is stored. */
 void flush_wait(struct flusher *f);
 void flush_stop(struct flusher *f);

@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/timefmt.h"
 #include "engine/salvage.h"
 
 void prepare_store_options(const struct config *c, struct store_options *ret)
@@ -79,11 +80,31 @@ static int begin_record(struct prepared *p, char *const argv[])
 	_cleanup_free_ char *command = prepare_command_line(argv);
 	struct session_meta m = {
 		.name = p->name, .command = command, .profile = p->config->profile, .boot_id = p->session.board->boot_id,
-		.note = "", .started_ns = mono_now_ns() + (uint64_t)p->clock.offset_ns, .exit_status = -1,
+		.note = "", .exit_status = -1,
+		.started_ns = p->begins_ns ? p->begins_ns : mono_now_ns() + (uint64_t)p->clock.offset_ns,
 	};
 
 	memcpy(m.id, p->session.id, sizeof m.id);
 	return store_session_begin(p->store, &m);
+}
+
+/* Stamps are times, whatever they are stamps of. */
+static void clock_of_others(struct prepared *p)
+{
+	p->clock = (struct clock){ .line = { { .time_ns = p->begins_ns } }, .lines = 1 };
+}
+
+/* Instants of a session are in order: nothing can begin amid them. */
+static int check_order(const struct prepared *p, const char *id)
+{
+	size_t n = store_snapshot_count(p->store, id);
+	struct snapshot_meta last;
+	char when[TIME_TEXT_MAX];
+
+	if (n == 0 || store_snapshot_at(p->store, id, n - 1, &last) < 0 || last.time_ns < p->begins_ns)
+		return 0;
+	return fail(-EEXIST, "session %s goes on to %s already, and this begins before: give it another name", p->name,
+		    time_format(last.time_ns, false, when));
 }
 
 int prepare(struct prepared *p, char *const argv[])
@@ -103,7 +124,12 @@ int prepare(struct prepared *p, char *const argv[])
 		memcpy(id, known.id, sizeof id);
 	else
 		store_new_id(id);
-	clock_begin(&p->clock, true);
+	if (p->begins_ns && (r = check_order(p, id)) < 0)
+		return r;
+	if (p->begins_ns)
+		clock_of_others(p);
+	else
+		clock_begin(&p->clock, true);
 	r = session_create(&p->session, store_path(p->store), id, p->config, &p->clock);
 	if (r == -EBUSY)
 		return fail(-EBUSY, "session %s is being recorded already", p->name);

@@ -1,4 +1,4 @@
-/* What the recorder's files share: follow.c (processes and messages), cuts.c
+/* What the recorder's files share, and feed.c with them: follow.c (processes and messages), cuts.c
  * (looks and snapshots), serve.c (requests), leave.c (in a target), recorder.c
  * (the loop).  All of it is the collecting thread's. */
 #ifndef SNAPTRAIL_ENGINE_RECORDER_INTERNAL_H
@@ -34,6 +34,7 @@ struct recorder {
 	struct request_page *requests;
 	uint64_t alone_next_ns, poll_next_ns;
 	bool no_pidfd;           /* this kernel has none */
+	bool fed;                /* by feed.c: no lanes, and the watermark is the only clock */
 	bool host_seen;          /* our own process has reported its beginning */
 	char last_id[17];
 	uint32_t uninjected;

@@ -17,7 +17,7 @@
 #include "engine/session.h"
 
 struct fact {
-	uint64_t time_ns, order, seq;
+	uint64_t time_ns, order, seq, lane, offset;
 	uint32_t pid, tid;
 	const uint8_t *p;
 	uint32_t n;
@@ -106,8 +106,9 @@ static bool read_run(struct batch *b, struct bytes m)
 			continue;
 		if (wire_next(w.b.p, w.b.n, &at, &in) <= 0 || in.field != 1 || in.type != 1)
 			return false;
-		batch_add(b, (struct fact){ .time_ns = in.u, .order = change_order(lane, offset + k++), .pid = pid,
-					    .tid = tid, .p = w.b.p, .n = w.b.n });
+		batch_add(b, (struct fact){ .time_ns = in.u, .order = change_order(lane, offset + k), .pid = pid, .tid = tid,
+					    .lane = lane, .offset = offset + k, .p = w.b.p, .n = w.b.n });
+		k++;
 	}
 	return r == 0;
 }
@@ -153,7 +154,7 @@ struct player {
 	const struct replay_query *q;
 	struct replay_result *ret;
 	uint64_t seq;
-	bool observing;
+	bool observing, enough;
 	struct batch held;           /* facts beyond the instant of the snapshot they stand in */
 };
 
@@ -172,8 +173,11 @@ static void play_fact(struct player *p, const struct fact *f)
 
 	if (change_read(&c, f->p, f->n))
 		note_coalesced(p, f, &c);
-	if (f->time_ns > p->q->until_ns)
+	if (f->time_ns > p->q->until_ns || p->enough)
 		return;
+	if (p->q->each && f->time_ns >= p->q->from_ns)
+		p->enough = !p->q->each(p->q->arg, &(struct replay_fact){
+			f->time_ns, f->seq, f->lane, f->offset, f->pid, f->tid, f->n, f->p, p->ret->model, p->ret->time_ns });
 	if (p->q->observe && !p->observing && f->time_ns >= p->q->from_ns) {
 		p->observing = true;
 		model_unfold(p->ret->model); /* what is there already is no news, but its end will be */
@@ -533,13 +537,16 @@ static uint64_t changes_before(struct store *s, const char *session_id, size_t n
 	return sum;
 }
 
+/* From the first Change on, not from a state on. */
+static bool walks(const struct replay_query *q) { return q->observe || q->each; }
+
 static int play_stored(struct store *s, struct player *p, size_t base, bool have_base, struct batch *b)
 {
 	const struct replay_query *q = p->q;
 	size_t n = store_snapshot_count(s, q->session_id);
 	char before[STORE_ID_LEN + 1] = "";
 
-	for (size_t i = base; i < n; i++) {
+	for (size_t i = base; i < n && !p->enough; i++) {
 		_cleanup_buf_ struct buf payload = BUF_INIT;
 		struct snapshot_meta m;
 		uint64_t after = 0;
@@ -568,7 +575,7 @@ static int play_stored(struct store *s, struct player *p, size_t base, bool have
 				if (p->observing)
 					model_observe(p->ret->model, q->observe, q->arg);
 			}
-			if ((i == base || restart) && !(q->observe && m.time_ns >= q->from_ns && begins(&m))) {
+			if ((i == base || restart) && !(walks(q) && m.time_ns >= q->from_ns && begins(&m))) {
 				if (!model_load(p->ret->model, b->state.p, b->state.n))
 					return fail(-EBADMSG, "snapshot %s: its state is damaged", m.id);
 				after = b->state.n ? m.time_ns : 0; /* salvaged ones have runs alone */
@@ -600,11 +607,11 @@ int replay(struct store *s, const struct replay_query *q, struct replay_result *
 
 	if (!has_live && is_handed(s, q->session_id))
 		return handed_replay(s, q, ret);
-	if (!q->observe && in_hole(s, q))
+	if (!walks(q) && in_hole(s, q))
 		return fail(-ENODATA, "the snapshots of that time were deleted");
 	*ret = (struct replay_result){ .model = model_new() };
-	r = find_base(s, q->session_id, q->observe ? q->from_ns : q->until_ns, &base);
-	if (r < 0 && !q->observe && !(has_live && store_snapshot_count(s, q->session_id) == 0)) {
+	r = find_base(s, q->session_id, walks(q) ? q->from_ns : q->until_ns, &base);
+	if (r < 0 && !walks(q) && !(has_live && store_snapshot_count(s, q->session_id) == 0)) {
 		/* Before its first snapshot a session has what that one's runs say. */
 		struct snapshot_meta m;
 

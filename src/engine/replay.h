@@ -20,13 +20,25 @@ struct replay_result {
 /* Told before each Change is applied. */
 typedef void (*replay_tick)(void *arg, uint64_t time_ns, uint64_t seq, const struct change *c);
 
+/* A Change as it is stored, and where it stands. */
+struct replay_fact {
+	uint64_t time_ns, seq, lane, offset;
+	uint32_t pid, tid, n;
+	const uint8_t *p;
+	struct model *before;    /* the state that it changes */
+	uint64_t before_ns;      /* ... and the time of that */
+};
+/* Told of each Change from from_ns on before it is applied; false: that is enough. */
+typedef bool (*replay_each)(void *arg, const struct replay_fact *f);
+
 struct replay_query {
 	const char *session_id;
 	uint64_t until_ns;       /* the instant; UINT64_MAX: to the end */
-	uint64_t from_ns;        /* where observing begins (for history); 0: at the base of until_ns */
+	uint64_t from_ns;        /* where observing or `each` begins; without them: at the base of until_ns */
 	const char *store_folder; /* where live pointers are; NULL: stored alone */
 	model_observer observe;  /* fields that change after from_ns, or NULL */
 	replay_tick tick;
+	replay_each each;
 	void *arg;
 	uint64_t tick_ns;        /* of coalescing, to say what an instant misses */
 };

@@ -421,6 +421,26 @@ static void began_fds(struct moment *at, struct process *p, const struct change 
 	}
 }
 
+/* A tracer of the kernel knows the file alone; what close-on-exec means for the
+ * descriptors that it saw opened is known as well. */
+static void began_traced(struct moment *at, struct process *p, const struct change *c)
+{
+	const char *base = c->exe.n ? memrchr(c->exe.p, '/', c->exe.n) : NULL;
+	struct entity *e, *next;
+
+	if (base)
+		field_text(at, p->agent, "name", base + 1, c->exe.n - (size_t)(base + 1 - (const char *)c->exe.p));
+	field_text(at, p->agent, "executable", c->exe.p, c->exe.n);
+	for (e = p->owned; e; e = next) {
+		const struct value *flags = e->table == TABLE_RESOURCES ? allocation_of(e, "flags") : NULL;
+
+		next = e->owned_next;
+		if (flags && flags->type == VALUE_INT && flags->integer & O_CLOEXEC && e->time_ns <= at->time_ns)
+			entity_bury(at, e);
+	}
+	task_begin(at, p, c->exe.p, c->exe.n);
+}
+
 static void on_began(struct moment *at, const struct change *c, const uint8_t *raw, size_t n)
 {
 	_cleanup_buf_ struct buf line = BUF_INIT;
@@ -446,10 +466,14 @@ static void on_began(struct moment *at, const struct change *c, const uint8_t *r
 	explicit_end(at, p, "replaced by exec");
 	p->exec_count++;
 	p->execing = false;
-	p->env = NULL;
-	process_strip(at, p, TABLE_MEMORY);
 	field_int(at, p->agent, "execCount", p->exec_count);
 	field_str(at, p->agent, "status", "busy");
+	if (at->source == SOURCE_PLUGIN) {
+		began_traced(at, p, c);
+		return;
+	}
+	p->env = NULL;
+	process_strip(at, p, TABLE_MEMORY);
 	base = exe.n ? memrchr(exe.p, '/', exe.n) : NULL;
 	if (c->name.n)
 		field_text(at, p->agent, "name", c->name.p, c->name.n);
@@ -540,6 +564,8 @@ static void on_seen(struct moment *at, const struct change *c)
 		field_text(at, p->agent, "commandLine", c->value.p, c->value.n);
 	if (c->exe.n)
 		field_text(at, p->agent, "executable", c->exe.p, c->exe.n);
+	if (fresh && at->source == SOURCE_PLUGIN)
+		field_str(at, p->agent, "status", "busy");
 	if (c->kind == PROCESS_UNINJECTED)
 		field_str(at, p->agent, "recordedFrom", "proc");
 }

@@ -355,12 +355,46 @@ def store_rows():
         row("1,000,000 snapshots: " + words[0].strip(), " ".join(w.strip() for w in words[1:]), next((v for k, v in goals.items() if words[0].startswith(k)), ""))
 
 
+TRACE_EVENTS = 300000
+
+
+def make_trace():
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
+    import ctf
+    folder = os.path.join(WORK, "trace")
+    context = [("vpid", "i32"), ("vtid", "i32"), ("procname", "string")]
+    classes = {"shop:begin": [("id", "i32"), ("customer", "string"), ("amount", "f64")], "shop:end": [("id", "i32"), ("why", "string")]}
+    ctf.write(folder, classes, [(1700000000 * 10 ** 9 + i * 1000, "shop:end" if i % 2 else "shop:begin", (100, 101 + i % 4, "clerk%d" % (i % 4)),
+                                 (i, "sold") if i % 2 else (i, "customer %d" % (i % 7), i * 0.5)) for i in range(TRACE_EVENTS)], context=context)
+    return folder
+
+
+def babeltrace_rows():
+    """Into the store, beside Babeltrace's own sinks on the same trace."""
+    if not shutil.which("babeltrace2") or not os.path.exists(os.path.join(BUILD, ".libs/babeltrace-plugin-snaptrail.so")):
+        print("bench: no babeltrace2: no rows", file=sys.stderr)
+        return
+    trace = make_trace()
+    command = ["babeltrace2", "--plugin-path=" + os.path.join(BUILD, ".libs"), trace]
+    store = os.path.join(WORK, "bt-store")
+    sinks = {"dummy": ["-c", "sink.utils.dummy"], "text": ["-c", "sink.text.pretty", "-p", 'path="/dev/null"'],
+             "store": ["-c", "sink.snaptrail.store", "-p", 'quiet=yes,session="s",store="%s"' % store]}
+    took = {k: [] for k in sinks}
+    for _ in range(7):
+        for k, more in sinks.items():
+            shutil.rmtree(store, ignore_errors=True)
+            took[k].append(wall(command + more))
+    rate = {k: TRACE_EVENTS / statistics.median(v) for k, v in took.items()}
+    row("babeltrace2 into the store, %s events" % f"{TRACE_EVENTS:,}",
+        "%s events/s; its dummy %s, its text sink %s" % tuple(f"{rate[k]:,.0f}" for k in ("store", "dummy", "text")), "500,000 events/s")
+
+
 def main():
     print(f"{'what':58} {'measured':44} goal")
     groups = [("report", lambda: report_rows(compile_c("report", "-lsystemd"))), ("program", program_rows),
               ("plain", lambda: plain_host_rows(compile_c("report", "-lsystemd"))), ("stack", lambda: stack_rows(compile_c("report", "-lsystemd"))), ("server", server_rows),
               ("heap", lambda: heap_rows(compile_c("pair", "-fno-builtin"))), ("memory", memory_row),
-              ("state", state_rows), ("store", store_rows)]
+              ("state", state_rows), ("store", store_rows), ("babeltrace", babeltrace_rows)]
     for name, group in groups:
         if PATTERN in name and not (PATTERN == "" and name == "stack"): # those are among the reports' rows
             group()
