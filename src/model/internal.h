@@ -36,8 +36,11 @@ struct model {
 	struct environment *environments;
 	struct entity **graves;     /* tombstones in order of burial, a ring */
 	size_t graves_head, graves_count, graves_cap;
-	struct entity **ended;      /* ended agents and tasks in order, a ring */
-	size_t ended_head, ended_count, ended_cap;
+	struct ended {
+		struct entity *e;   /* NULL: it went, or began again */
+		uint64_t number;    /* as e->ended was */
+	} *ended;                   /* ended agents and tasks in order, a ring */
+	size_t ended_head, ended_count, ended_cap, ended_live; /* live: those that are not NULL */
 	uint64_t ended_last;        /* given to the last one */
 	char swarm[48];             /* the key of the session's swarm, "" before the first process */
 	struct said_pool stacks, modules;

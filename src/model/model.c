@@ -358,20 +358,65 @@ static void forget_metrics(struct moment *at, const struct entity *agent)
 	}
 }
 
+static struct ended *ended_at(const struct model *m, size_t i) { return &m->ended[(m->ended_head + i) % m->ended_cap]; }
+
+/* Without the empty places, and with room for more. */
+static void ended_pack(struct model *m)
+{
+	size_t cap = m->ended_live * 2 > 256 ? m->ended_live * 2 : 256, n = 0;
+	struct ended *packed = xmalloc(cap * sizeof *packed);
+
+	for (size_t i = 0; i < m->ended_count; i++)
+		if (ended_at(m, i)->e)
+			packed[n++] = *ended_at(m, i);
+	free(m->ended);
+	m->ended = packed;
+	m->ended_head = 0;
+	m->ended_count = n;
+	m->ended_cap = cap;
+}
+
+static void ended_push(struct model *m, struct entity *e)
+{
+	if (m->ended_count == m->ended_cap)
+		ended_pack(m);
+	*ended_at(m, m->ended_count++) = (struct ended){ e, e->ended };
+	m->ended_live++;
+}
+
+/* Numbers ascend. */
+static struct ended *ended_find(const struct model *m, uint64_t number)
+{
+	size_t low = 0, high = m->ended_count;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (ended_at(m, mid)->number < number)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low < m->ended_count && ended_at(m, low)->number == number ? ended_at(m, low) : NULL;
+}
+
+/* The oldest go when there are too many: of those that are ended now, however often
+ * others began again in between. */
 void model_ended(struct moment *at, struct entity *e)
 {
 	struct model *m = at->m;
 
 	model_unended(m, e);
 	e->ended = ++m->ended_last;
-	ring_push(&m->ended, &m->ended_head, &m->ended_count, &m->ended_cap, e);
-	while (m->ended_count > ENDED_KEPT) {
-		struct entity *old = m->ended[m->ended_head];
+	ended_push(m, e);
+	while (m->ended_live > ENDED_KEPT || (m->ended_count && ended_at(m, 0)->e == NULL)) {
+		struct entity *old = ended_at(m, 0)->e;
 
 		m->ended_head = (m->ended_head + 1) % m->ended_cap;
 		m->ended_count--;
 		if (old == NULL)
 			continue;
+		m->ended_live--;
 		old->ended = 0;
 		forget_metrics(at, old);
 		entity_bury(at, old);
@@ -380,32 +425,30 @@ void model_ended(struct moment *at, struct entity *e)
 
 void model_ended_again(struct model *m, struct entity *e)
 {
+	if (e->ended <= m->ended_last) /* of a damaged state */
+		e->ended = m->ended_last + 1;
 	m->ended_last = e->ended;
-	ring_push(&m->ended, &m->ended_head, &m->ended_count, &m->ended_cap, e);
+	ended_push(m, e);
 }
 
 void model_renumber_ended(struct model *m)
 {
 	m->ended_last = 0;
-	for (size_t i = 0; i < m->ended_count; i++) {
-		struct entity *e = m->ended[(m->ended_head + i) % m->ended_cap];
-
-		if (e)
-			e->ended = ++m->ended_last;
-	}
+	if (m->ended_count > m->ended_live)
+		ended_pack(m);
+	for (size_t i = 0; i < m->ended_count; i++)
+		ended_at(m, i)->number = ended_at(m, i)->e->ended = ++m->ended_last;
 }
 
 void model_unended(struct model *m, struct entity *e)
 {
-	if (e->ended == 0)
-		return;
-	e->ended = 0;
-	for (size_t i = 0; i < m->ended_count; i++) {
-		size_t at = (m->ended_head + i) % m->ended_cap;
+	struct ended *place = e->ended ? ended_find(m, e->ended) : NULL;
 
-		if (m->ended[at] == e)
-			m->ended[at] = NULL;
-	}
+	e->ended = 0;
+	if (place == NULL)
+		return;
+	place->e = NULL;
+	m->ended_live--;
 }
 
 /* ---- counting ---- */
@@ -511,6 +554,7 @@ void entity_delete(struct moment *at, enum table t, const char *key, size_t n)
 void entity_rename(struct moment *at, struct entity *e, const char *key, size_t n)
 {
 	struct entity *copy = lookup(at->m, e->table, key, n, key_hash(e->table, key, n));
+	struct ended *place;
 
 	if (copy)
 		return; /* renamed before */
@@ -522,13 +566,10 @@ void entity_rename(struct moment *at, struct entity *e, const char *key, size_t 
 	tell(at, copy, "", NULL, &copy->value);
 	entity_recount(at->m, copy);
 	copy->ended = e->ended;
-	e->ended = 0; /* the copy takes its place */
-	for (size_t i = 0; i < at->m->ended_count; i++) {
-		size_t slot = (at->m->ended_head + i) % at->m->ended_cap;
-
-		if (at->m->ended[slot] == e)
-			at->m->ended[slot] = copy;
-	}
+	place = e->ended ? ended_find(at->m, e->ended) : NULL;
+	if (place)
+		place->e = copy; /* it takes its place */
+	e->ended = 0;
 	entity_bury(at, e);
 }
 

@@ -519,7 +519,7 @@ static void load_ended(struct model *m)
 			if (e->ended)
 				list[n++] = e;
 	qsort(list, n, sizeof *list, by_ended);
-	m->ended_count = 0;
+	m->ended_count = m->ended_live = m->ended_last = 0;
 	for (size_t i = 0; i < n; i++)
 		model_ended_again(m, list[i]);
 	free(list);

@@ -1065,6 +1065,56 @@ static void damaged_changes_never_crash_the_model(void)
 	CU_PASS("still here");
 }
 
+static void say_task(struct model *m, const char *key, const char *status, uint64_t t)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct value v = value_object();
+	struct change c = { .kind = ENTITY_PATCHED, .table = TABLE_TASKS, .name = BYTES(key, strlen(key)), .source = SOURCE_API, .pid = 7,
+			    .flags = strcmp(status, "running") == 0 };
+
+	value_set(&v, "status", 6, true, value_str(status));
+	value_pack(&v, &b);
+	value_done(&v);
+	c.entity = BYTES(b.data, b.len);
+	apply_to(m, 7, t, t, &c);
+}
+
+/* A busy one that begins and ends again and again once pushed out all others. */
+static void what_ended_long_ago_goes_and_not_what_others_do_often(void)
+{
+	struct model *m = model_new(), *again = model_new();
+	struct change began = { .kind = PROCESS_SEEN, .pid = 7 };
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	char key[32];
+	uint64_t t = 1;
+
+	apply_to(m, 7, t++, 0, &began);
+	for (int i = 0; i < 1200; i++) { /* 1,024 stay */
+		snprintf(key, sizeof key, "once%d", i);
+		say_task(m, key, "running", t++);
+		say_task(m, key, "completed", t++);
+	}
+	CU_ASSERT(model_find(m, TABLE_TASKS, "once175", 7) == NULL || model_find(m, TABLE_TASKS, "once175", 7)->dead);
+	for (int i = 0; i < 20000; i++) {
+		snprintf(key, sizeof key, "often%d", i % 3);
+		say_task(m, key, "running", t++);
+		say_task(m, key, "completed", t++);
+		if (i != 10000)
+			continue;
+		model_save(m, t, &b);
+		CU_ASSERT(model_load(again, b.data, b.len));
+	}
+	CU_ASSERT(model_find(m, TABLE_TASKS, "once1199", 8) && model_find(m, TABLE_TASKS, "once180", 7));
+	CU_ASSERT_EQUAL(model_count(m, TABLE_TASKS), 1024);
+	CU_ASSERT_EQUAL(model_count(again, TABLE_TASKS), 1024);
+	say_task(again, "one more", "running", t++);
+	say_task(again, "one more", "failed", t++);
+	CU_ASSERT_EQUAL(model_count(again, TABLE_TASKS), 1024);
+	CU_ASSERT(model_find(again, TABLE_TASKS, "once179", 7) == NULL || model_find(again, TABLE_TASKS, "once179", 7)->dead);
+	model_free(m);
+	model_free(again);
+}
+
 static void hears_nothing(void *arg, const struct entity *e, const char *field, const struct value *before, const struct value *after)
 {
 	(void)arg, (void)e, (void)field, (void)before, (void)after;
@@ -1169,6 +1219,7 @@ void suite_model(void)
 	TEST(s, arrival_order_does_not_matter_once_sorted);
 	TEST(s, independent_keys_agree_in_any_arrival_order);
 	TEST(s, the_observer_hears_of_every_difference_once);
+	TEST(s, what_ended_long_ago_goes_and_not_what_others_do_often);
 	TEST(s, messages_that_nobody_looked_at_are_the_same_when_somebody_does);
 	TEST(s, damaged_states_are_refused_or_read_but_never_crash);
 	TEST(s, damaged_changes_never_crash_the_model);
