@@ -177,6 +177,17 @@ static int take_discarded_events(struct sink *s, const bt_message *m)
 
 	if (bt_message_discarded_events_get_count(m, &count) != BT_PROPERTY_AVAILABILITY_AVAILABLE)
 		count = 0;
+	/* Counters of tracers may fall from one packet to the next; then their difference
+	 * is no count, and the next ones hold it once more. */
+	if (count >> 63) {
+		s->overcounted += -count;
+		count = 0;
+	} else {
+		uint64_t back = count < s->overcounted ? count : s->overcounted;
+
+		s->overcounted -= back;
+		count -= back;
+	}
 	return take_discarded(s, stream, timed ? bt_message_discarded_events_borrow_beginning_default_clock_snapshot_const(m) : NULL,
 			      timed ? bt_message_discarded_events_borrow_end_default_clock_snapshot_const(m) : NULL, count,
 			      "the tracer discarded events");

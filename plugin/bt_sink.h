@@ -132,6 +132,7 @@ struct sink {
 	struct threads threads;
 	uint64_t events, now_ns;         /* the time of the event at hand */
 	const bt_stream *ours;           /* the stream of our own source that this session is made of */
+	uint64_t overcounted;            /* events that were said to be discarded and then taken back */
 	bool quiet, no_clock, no_epoch, failed;
 	struct buf a, b, entity;
 };
