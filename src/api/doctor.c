@@ -40,6 +40,8 @@ static void tell(const struct speaker *s, const char *level, const char *fmt, ..
 
 static void tell_findings(const struct speaker *s, const struct inject_report *r)
 {
+	char itt[512];
+
 	if (r->is_script)
 		tell(s, "note", "it is a script: %s runs it, and is what is recorded", r->program);
 	if (r->unreadable)
@@ -50,10 +52,13 @@ static void tell_findings(const struct speaker *s, const struct inject_report *r
 		tell(s, "note", "uses libsystemd: its sd_notify and journal messages are recorded");
 	if (r->is_go)
 		tell(s, "note", "a Go program: its system calls go past libc, descriptors are read from /proc at snapshots");
-	if (r->has_itt || r->has_tbb)
-		tell(s, "note", "uses %s: `plugins.itt = yes` records its tasks", r->has_itt ? "ittnotify" : "oneTBB");
+	inject_find_itt(r, itt, sizeof itt);
+	if (itt[0])
+		tell(s, "note", "ITT is in %s: `plugins.itt = yes` records its tasks", itt);
 	if (r->has_omp)
 		tell(s, "note", "uses LLVM's OpenMP: `plugins.ompt = yes` records its parallel regions");
+	if (r->has_gomp)
+		tell(s, "note", "uses gcc's OpenMP, which has no OMPT: run it over libomp (LD_PRELOAD=libomp.so.5) and `plugins.ompt = yes` records it");
 	if (r->has_uring)
 		tell(s, "note", "uses liburing: what goes through io_uring is read from /proc at snapshots");
 	else if (r->can)

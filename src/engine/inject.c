@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -177,9 +178,8 @@ static void note_library(void *arg, const char *soname, const char *path)
 		snprintf(r->asan_path, sizeof r->asan_path, "%s", *path ? path : soname);
 	}
 	r->needs_sd |= strncmp(soname, "libsystemd.so", 13) == 0;
-	r->has_itt |= strstr(soname, "ittnotify") != NULL;
+	r->has_gomp |= strncmp(soname, "libgomp.so", 10) == 0;
 	r->has_omp |= strncmp(soname, "libomp.so", 9) == 0 || strncmp(soname, "libiomp5.so", 11) == 0;
-	r->has_tbb |= strncmp(soname, "libtbb.so", 9) == 0;
 	r->has_uring |= strncmp(soname, "liburing.so", 11) == 0;
 }
 
@@ -265,4 +265,47 @@ int inject_check(const char *program_path, struct inject_report *ret)
 	elf_done(&e);
 	ret->can = r == 0;
 	return r;
+}
+
+/* ---- ITT ---- */
+
+struct itt_search {
+	char *found;
+	size_t size;
+};
+
+/* Its static part looks for a collector under this name; nothing else tells that it
+ * is there. */
+static void look_for_itt(void *arg, const char *name, const char *path)
+{
+	static const char word[] = "INTEL_LIBITTNOTIFY64";
+	struct itt_search *s = arg;
+	int fd = *path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	size_t used = strlen(s->found);
+	struct stat sb;
+	void *p;
+
+	if (fd < 0)
+		return;
+	p = fstat(fd, &sb) == 0 && sb.st_size > 0 ? mmap(NULL, (size_t)sb.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+	close(fd);
+	if (p == MAP_FAILED)
+		return;
+	if (memmem(p, (size_t)sb.st_size, word, sizeof word - 1))
+		snprintf(s->found + used, s->size - used, "%s%s", used ? ", " : "", name);
+	munmap(p, (size_t)sb.st_size);
+}
+
+void inject_find_itt(const struct inject_report *r, char *ret, size_t size)
+{
+	struct itt_search s = { ret, size };
+	struct elf_file e;
+	const char *base = strrchr(r->program, '/');
+
+	*ret = 0;
+	if (elf_read(r->program, &e) == 0) {
+		look_for_itt(&s, base ? base + 1 : r->program, r->program);
+		elf_walk_needed(r->program, &e, look_for_itt, &s);
+	}
+	elf_done(&e);
 }

@@ -6,6 +6,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 struct inject_report {
 	bool can;
@@ -18,12 +19,15 @@ struct inject_report {
 	char asan_path[PATH_MAX];
 	bool needs_sd;               /* it needs libsystemd: preload the sd object too */
 	bool is_go;                  /* system calls go past libc */
-	bool has_itt, has_omp, has_tbb, has_uring;
+	bool has_omp, has_gomp, has_uring;
 };
 
 /* 0 when it can; -ENOEXEC (detail = ret->reason), -ENOENT, -EACCES.
  * `program_path` is a path, not a name: see inject_find_program(). */
 int inject_check(const char *program_path, struct inject_report *ret);
+
+/* The files in which Intel's ITT is, ", " between them; "" for none.  Reads them all. */
+void inject_find_itt(const struct inject_report *r, char *ret, size_t size);
 
 /* Searches PATH as execvp does.  -ENOENT: exit status 127; -EACCES: 126. */
 int inject_find_program(const char *name, char ret_path[PATH_MAX]);

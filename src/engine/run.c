@@ -109,17 +109,36 @@ static char *preload_list(struct front *f)
 	return xasprintf("LD_PRELOAD=%s%s%s", buf_cstr(&list), own && *own ? ":" : "", own ? own : "");
 }
 
-/* The target's environment: ours but for LD_PRELOAD and SNAPTRAIL_*. */
+/* A collector that a runtime in the target finds by a variable; NULL: not wanted, or
+ * the user has another. */
+static char *collector(struct front *f, bool wanted, const char *variable, const char *object)
+{
+	const char *own = getenv(variable);
+	char path[PATH_MAX];
+
+	if (!wanted || !f->inject.can || (own && *own))
+		return NULL;
+	if (visitor_path(object, path, sizeof path) < 0) {
+		fprintf(stderr, "snaptrail: nothing by %s: %s was not built\n", variable, object);
+		return NULL;
+	}
+	plain_path(f, path, sizeof path, object);
+	return xasprintf("%s=%s", variable, path);
+}
+
+/* The target's environment: ours but for LD_PRELOAD, SNAPTRAIL_* and collectors. */
 static char **target_env(struct front *f)
 {
 	size_t n = 0, k = 0;
 	char **env, *preload = f->inject.can ? preload_list(f) : NULL;
+	char *more[] = { collector(f, f->p.config->plugin_itt, "INTEL_LIBITTNOTIFY64", "libsnaptrail-itt.so"),
+			 collector(f, f->p.config->plugin_ompt, "OMP_TOOL_LIBRARIES", "libsnaptrail-ompt.so") };
 
 	if (preload == NULL && f->inject.can)
 		return NULL;
 	while (environ[n])
 		n++;
-	env = xcalloc(n + 4, sizeof *env);
+	env = xcalloc(n + 6, sizeof *env);
 	for (size_t i = 0; i < n; i++)
 		if (!(preload && strncmp(environ[i], "LD_PRELOAD=", 11) == 0) && strncmp(environ[i], "SNAPTRAIL_BOARD=", 16) &&
 		    strncmp(environ[i], "SNAPTRAIL_SESSION=", 18))
@@ -128,6 +147,9 @@ static char **target_env(struct front *f)
 		env[k++] = preload;
 	env[k++] = xasprintf("SNAPTRAIL_BOARD=%s/board", f->p.session.folder);
 	env[k++] = xasprintf("SNAPTRAIL_SESSION=%s", f->p.name);
+	for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+		if (more[i])
+			env[k++] = more[i];
 	return env;
 }
 

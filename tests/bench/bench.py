@@ -355,6 +355,37 @@ def store_rows():
         row("1,000,000 snapshots: " + words[0].strip(), " ".join(w.strip() for w in words[1:]), next((v for k, v in goals.items() if words[0].startswith(k)), ""))
 
 
+def itt_rows():
+    """A task pair through ITT beside a bare report of the same process."""
+    itt = os.path.join(WORK, "itt")
+    source = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "programs/itt.c")
+    run(["cc", "-O2", "-pthread", "-I" + os.path.join(os.path.dirname(source), "../../src"), source, "-o", itt, "-ldl"])
+    env = dict(os.environ, INTEL_LIBITTNOTIFY64=os.path.join(BUILD, ".libs/libsnaptrail-itt.so"))
+    got = [tuple(map(float, run(recorded([itt, "cost"]), env=env).stdout.split())) for _ in range(7)]
+    pair, bare = (statistics.median(g[i] for g in got) for i in (0, 1))
+    row("an ITT task, begun and ended", f"{pair:.0f} ns; a bare report {bare:.0f} ns: {statistics.median(g[0] / g[1] for g in got):.2f} times",
+        "3 times a bare report")
+
+
+def ompt_rows():
+    """GraphicsMagick over libomp, recorded without and with the collector."""
+    libomp = next((os.path.join(d, "libomp.so.5") for d in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib")
+                   if os.path.exists(os.path.join(d, "libomp.so.5"))), None)
+    if not shutil.which("gm") or libomp is None:
+        print("bench: no gm or no libomp.so.5: no row", file=sys.stderr)
+        return
+    picture = os.path.join(WORK, "a.png")
+    run(["gm", "convert", "-size", "1200x900", "gradient:red-blue", picture])
+    blur = ["gm", "convert", picture, "-blur", "0x12", os.path.join(WORK, "b.ppm")]
+    os.environ["LD_PRELOAD"] = libomp
+    try:
+        on = ["env", "OMP_TOOL_LIBRARIES=" + os.path.join(BUILD, ".libs/libsnaptrail-ompt.so"), *recorded(blur)]
+        _, _, ratio, _, _ = pairs(recorded(blur), on, 31)
+    finally:
+        del os.environ["LD_PRELOAD"]
+    row("gm -blur over libomp: with OMPT / without, both recorded", f"{ratio:.3f}", "1.02")
+
+
 TRACE_EVENTS = 300000
 
 
@@ -394,7 +425,7 @@ def main():
     groups = [("report", lambda: report_rows(compile_c("report", "-lsystemd"))), ("program", program_rows),
               ("plain", lambda: plain_host_rows(compile_c("report", "-lsystemd"))), ("stack", lambda: stack_rows(compile_c("report", "-lsystemd"))), ("server", server_rows),
               ("heap", lambda: heap_rows(compile_c("pair", "-fno-builtin"))), ("memory", memory_row),
-              ("state", state_rows), ("store", store_rows), ("babeltrace", babeltrace_rows)]
+              ("state", state_rows), ("store", store_rows), ("babeltrace", babeltrace_rows), ("itt", itt_rows), ("ompt", ompt_rows)]
     for name, group in groups:
         if PATTERN in name and not (PATTERN == "" and name == "stack"): # those are among the reports' rows
             group()
