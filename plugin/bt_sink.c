@@ -23,6 +23,7 @@ static void sink_free(struct sink *s)
 	if (s->iterator)
 		bt_message_iterator_put_ref(s->iterator);
 	plans_done(s);
+	handing_done(&s->handing);
 	threads_done(&s->threads);
 	map_done(&s->map);
 	if (s->config)
@@ -48,6 +49,10 @@ static int end(struct sink *s, const char *failed)
 	char rest[64] = "";
 	int r;
 
+	if (s->handing.store && !s->quiet)
+		fprintf(stderr, "snaptrail: session %s: %llu events, %llu snapshots\n", s->handing.name, (unsigned long long)s->events,
+			(unsigned long long)s->snapshots);
+	handing_done(&s->handing);
 	if (s->feed == NULL)
 		return 0;
 	r = feed_close(s->feed, failed, &sum);
@@ -129,11 +134,11 @@ static int take_event(struct sink *s, const bt_message *m)
 	r = time_of(s, e.stream, when, &e.time_ns);
 	if (r < 0)
 		return r;
-	if (s->feed == NULL && (r = begin(s, e.time_ns)) < 0)
+	e.plan = plan_get(s, bt_event_borrow_class_const(e.event));
+	if (s->feed == NULL && !(e.plan->ours && ours_is_handed(s, e.plan->ours)) && (r = begin(s, e.time_ns)) < 0)
 		return r;
 	s->now_ns = e.time_ns;
 	s->events++;
-	e.plan = plan_get(s, bt_event_borrow_class_const(e.event));
 	e.root[SCOPE_PAYLOAD] = bt_event_borrow_payload_field_const(e.event);
 	if (e.plan->ours)
 		return ours_take(s, e.plan->ours, &e);

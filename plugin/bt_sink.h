@@ -113,6 +113,17 @@ void ref_get(const struct sink *s, struct ref *r, const struct event *e, struct 
 
 /* ---- our own events ---- */
 
+/* A session of states that were handed in: not fed, but stored snapshot by snapshot. */
+struct handing {
+	struct store *store;
+	struct model *state;
+	char name[256];
+	struct buf pieces;               /* of the first state, while they come */
+};
+void handing_done(struct handing *h);
+/* Whether the event begins such a session or is of the one that began. */
+bool ours_is_handed(const struct sink *s, const struct ours *o);
+
 struct ours *ours_new(const char *event, const bt_field_class *payload);
 void ours_free(struct ours *o);
 int ours_take(struct sink *s, const struct ours *o, const struct event *e);
@@ -130,6 +141,8 @@ struct sink {
 	char *session, *what;            /* its name or NULL; the trace's name */
 	struct plan *plans[PLAN_BUCKETS];
 	struct threads threads;
+	struct handing handing;
+	uint64_t snapshots;              /* of handed-in states */
 	uint64_t events, now_ns;         /* the time of the event at hand */
 	const bt_stream *ours;           /* the stream of our own source that this session is made of */
 	uint64_t overcounted;            /* events that were said to be discarded and then taken back */

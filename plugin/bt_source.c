@@ -15,6 +15,7 @@
 #include "bt_params.h"
 #include "bt_plugin.h"
 #include "engine/clock.h"
+#include "engine/handed.h"
 #include "engine/prepare.h"
 #include "engine/replay.h"
 #include "model/json.h"
@@ -164,7 +165,7 @@ static bool put_before(struct iterator *it, uint64_t time_ns)
 				return false;
 		} else if (snapshot) {
 			it->next_snapshot++;
-			if (m.time_ns >= from_ns && !put_snapshot(it, &m))
+			if (m.time_ns >= from_ns && !m.handed_in && !put_snapshot(it, &m))
 				return false;
 		} else {
 			return true;
@@ -180,17 +181,14 @@ static bool is_empty(const struct model *m)
 	return true;
 }
 
-/* What was there before the first Change. */
-static bool put_state(struct iterator *it, struct model *m, uint64_t time_ns)
+static bool put_state(struct iterator *it, uint32_t kind, struct model *m, uint64_t time_ns)
 {
 	_cleanup_buf_ struct buf state = BUF_INIT;
 
-	if (is_empty(m))
-		return true;
 	model_save(m, time_ns, &state);
 	for (size_t at = 0; at < state.len;) {
 		size_t n = state.len - at < OURS_STATE_BYTES ? state.len - at : OURS_STATE_BYTES;
-		struct item item = { .kind = OURS_STATE, .time_ns = time_ns, .number = state.len - at - n };
+		struct item item = { .kind = kind, .time_ns = time_ns, .number = state.len - at - n };
 
 		buf_put(&item.bytes, state.data + at, n);
 		at += n;
@@ -215,7 +213,8 @@ static bool begin(struct iterator *it, struct model *before, uint64_t before_ns,
 
 	it->any = true;
 	it->put_ns = !is_empty(before) ? before_ns : from_ns > began_ns ? from_ns : began_ns < first_ns ? began_ns : first_ns;
-	return put_session(it, it->put_ns) && put_state(it, before, it->put_ns);
+	/* What was there before the first Change. */
+	return put_session(it, it->put_ns) && (is_empty(before) || put_state(it, OURS_STATE, before, it->put_ns));
 }
 
 /* ---- order ----
@@ -309,17 +308,91 @@ static void find_gaps(struct iterator *it)
 		qsort(it->gaps, it->ngaps, sizeof *it->gaps, by_from);
 }
 
+/* ---- states that were handed in ---- */
+
+static bool put_changes(struct iterator *it, uint64_t time_ns, const struct buf *journal)
+{
+	struct wire w;
+	size_t pos = 0;
+
+	while (wire_next(journal->data, journal->len, &pos, &w) > 0) {
+		struct item item = { .time_ns = time_ns, .offset = it->seq++ };
+		struct change c;
+
+		if (w.field != RUN_CHANGES || w.type != 2)
+			continue;
+		item.kind = change_read(&c, w.b.p, w.b.n) && c.kind < KIND_COUNT ? c.kind : 0;
+		buf_put(&item.bytes, w.b.p, w.b.n);
+		if (!enqueue(it, &item))
+			return false;
+	}
+	return true;
+}
+
+static bool put_layout(struct iterator *it, uint64_t time_ns, struct model *before, struct model *state)
+{
+	_cleanup_buf_ struct buf was = BUF_INIT;
+	struct item item = { .kind = OURS_LAYOUT, .time_ns = time_ns };
+
+	layout_pack(before, 1, &was);
+	layout_pack(state, 1, &item.bytes);
+	if (was.len != item.bytes.len || memcmp(was.data, item.bytes.data, was.len))
+		return enqueue(it, &item);
+	buf_done(&item.bytes);
+	return true;
+}
+
+/* What each changed of the one before it in time. */
+static int walk_handed(struct iterator *it)
+{
+	struct model *before = NULL;
+	struct snapshot_meta m;
+	bool go = true;
+	int r = 0;
+
+	for (size_t i = 0; go && r == 0 && store_snapshot_at(it->store, it->session.id, i, &m) == 0 && m.time_ns <= it->source->to_ns; i++) {
+		_cleanup_buf_ struct buf journal = BUF_INIT;
+		struct model *state;
+
+		if (!m.handed_in || m.time_ns < it->source->from_ns)
+			continue;
+		r = handed_state(it->store, &m, &state);
+		if (r < 0)
+			break;
+		if (before) {
+			model_differ(before, state, &journal);
+			go = put_changes(it, m.time_ns, &journal) && put_layout(it, m.time_ns, before, state);
+			model_free(before);
+		} else {
+			go = put_state(it, OURS_HANDED, state, m.time_ns);
+		}
+		before = state;
+		go = go && put_snapshot(it, &m);
+	}
+	if (before)
+		model_free(before);
+	return r;
+}
+
+static bool is_handed_in(struct iterator *it)
+{
+	struct snapshot_meta m;
+
+	return store_snapshot_at(it->store, it->session.id, 0, &m) == 0 && m.handed_in;
+}
+
 static void *replay_thread(void *arg)
 {
 	struct iterator *it = arg;
 	struct replay_query q = { .session_id = it->session.id, .from_ns = it->source->from_ns, .until_ns = it->source->to_ns,
 				  .each = on_fact, .arg = it, .store_folder = it->session.ended_ns ? NULL : store_path(it->store) };
 	struct replay_result r;
+	bool handed = is_handed_in(it);
 	int e;
 
 	find_gaps(it);
-	e = replay(it->store, &q, &r);
-	if (e == 0) {
+	e = handed ? walk_handed(it) : replay(it->store, &q, &r);
+	if (e == 0 && !handed) {
 		if ((it->any || begin(it, r.model, r.time_ns ? r.time_ns : it->session.started_ns, UINT64_MAX)) &&
 		    put_until(it, UINT64_MAX))
 			put_before(it, it->source->to_ns == UINT64_MAX ? UINT64_MAX : it->source->to_ns + 1);
@@ -350,7 +423,7 @@ static void add_member(bt_trace_class *tc, bt_field_class *s, const char *name, 
 
 static void class_make(struct iterator *it, bt_trace_class *tc, uint32_t kind)
 {
-	static const char *const names[] = { "session", "state", "snapshot", "gap" };
+	static const char *const names[] = { "session", "state", "snapshot", "gap", "handed", "layout" };
 	bt_field_class *s = bt_field_class_structure_create(tc);
 	char name[64];
 
@@ -362,9 +435,12 @@ static void class_make(struct iterator *it, bt_trace_class *tc, uint32_t kind)
 		add_member(tc, s, "name", TYPE_TEXT);
 		add_member(tc, s, "command", TYPE_TEXT);
 		break;
-	case OURS_STATE:
+	case OURS_STATE: case OURS_HANDED:
 		add_member(tc, s, "left", TYPE_UINT);
 		add_member(tc, s, "state", TYPE_TEXT);
+		break;
+	case OURS_LAYOUT:
+		add_member(tc, s, "layout", TYPE_TEXT);
 		break;
 	case OURS_SNAPSHOT:
 		add_member(tc, s, "id", TYPE_TEXT);
@@ -534,9 +610,12 @@ static const bt_message *message_of(struct iterator *it, bt_self_message_iterato
 		set_text(it, payload, "name", item->bytes.data, item->bytes.len - 1);
 		set_text(it, payload, "command", item->text.data, item->text.len);
 		break;
-	case OURS_STATE:
+	case OURS_STATE: case OURS_HANDED:
 		set_uint(payload, "left", item->number);
 		set_base64(it, payload, "state", &item->bytes);
+		break;
+	case OURS_LAYOUT:
+		set_base64(it, payload, "layout", &item->bytes);
 		break;
 	case OURS_SNAPSHOT:
 		second = (const char *)item->bytes.data + strlen((const char *)item->bytes.data) + 1;
@@ -634,13 +713,6 @@ static int find_session(struct iterator *it)
 	return r < 0 ? fail(r, "the store has no session") : 0;
 }
 
-static bool is_handed_in(struct iterator *it)
-{
-	struct snapshot_meta m;
-
-	return store_snapshot_at(it->store, it->session.id, 0, &m) == 0 && m.handed_in;
-}
-
 static int iterator_open(struct iterator *it)
 {
 	struct store_options so;
@@ -650,9 +722,6 @@ static int iterator_open(struct iterator *it)
 	r = store_open(it->source->config->path, &so, &it->store);
 	if (r == 0)
 		r = find_session(it);
-	if (r == 0 && is_handed_in(it))
-		r = fail(-ENOTSUP, "session %s was made of states that were handed in: `snaptrail export` takes it along",
-			 it->session.name);
 	return r;
 }
 

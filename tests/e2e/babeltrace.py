@@ -436,6 +436,29 @@ def test_a_part_of_a_session_begins_with_its_state():
                                             capture_output=True, text=True).stderr
 
 
+def test_states_that_were_handed_in_come_back_equal():
+    states = [{"agents": {"a": {"id": "a", "status": "busy", "variables": {"n": 1, "deep": [1, {"x": None}]}}}, "tasks": {},
+               "memory": {"k": {"value": "v\u00e9"}}, "timestamp": 5, "other": {"kept": True}},
+              {"agents": {"a": {"id": "a", "status": "idle"}, "b": {"status": "new"}}, "tasks": {"t": {"id": "t"}}, "memory": {},
+               "timestamp": 6, "other": "changed"},
+              {"tasks": {"t": {"id": "t", "progress": 0.5}}, "agents": {"b": {"status": "new"}}, "communications": {"c": [{"message": 1}, {"message": 2}]},
+               "memory": {}}]
+    for i, state in enumerate(states):
+        subprocess.run([lib.SNAPTRAIL, "create", "own", "--tag", "n%d" % i, "--state", "-", "--description", "the %d" % i],
+                       input=json.dumps(state), text=True, check=True, capture_output=True)
+    folder = os.path.join(os.getcwd(), "ctf")
+    source("own", "-c", "sink.ctf.fs", "-p", 'path="%s",quiet=yes' % folder)
+    names = [name for _, name, _ in text_events(folder)]
+    assert names[0] == "snaptrail:handed" and names.count("snaptrail:snapshot") == 3 and "snaptrail:entity_set" in names, names
+    sink(folder, session="again")
+    ls = [json.loads(snaptrail("ls", "--json", "--session", s)) for s in ("own", "again")]
+    assert [(x["timeNs"], x["tags"], x["description"]) for x in ls[0]] == [(x["timeNs"], x["tags"], x["description"]) for x in ls[1]]
+    for a, b in zip(*ls):
+        one, two = (snaptrail("show", x["id"], "--json", "--session", s) for x, s in ((a, "own"), (b, "again")))
+        one, two = (json.loads(x) for x in (one, two))
+        assert list(without_session(one)) == list(without_session(two)) and without_session(one) == without_session(two), (one, two)
+
+
 def test_two_sessions_do_not_become_one():
     for s in ("a", "b"):
         lib.record("true", session=s)
