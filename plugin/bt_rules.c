@@ -534,7 +534,7 @@ static void say_agent(struct doing *d, enum map_action a)
 	d->c.kind = ENTITY_PATCHED;
 	d->c.table = TABLE_AGENTS;
 	d->c.flags = a == MAP_AGENT_BEGIN;
-	add_text(d, "type", MAP_TYPE);
+	add_text(d, "type", MAP_THE_TYPE);
 	if (has(d, MAP_STATUS))
 		add_text(d, "status", MAP_STATUS);
 	else
@@ -552,7 +552,7 @@ static void say_task(struct doing *d, enum map_action a)
 	add_text(d, "agentId", MAP_AGENT);
 	if (a == MAP_TASK_BEGIN && !has(d, MAP_AGENT) && d->e->thread)
 		put_text(&d->s->entity, "agentId", BYTES(d->e->thread->key, d->e->thread->key_len));
-	add_text(d, "type", MAP_TYPE);
+	add_text(d, "type", MAP_THE_TYPE);
 	if (has(d, MAP_STATUS))
 		add_text(d, "status", MAP_STATUS);
 	else
@@ -575,7 +575,7 @@ static void say_message(struct doing *d, enum map_action a)
 	add_text(d, in ? "target" : "source", MAP_AGENT);
 	if (!has(d, MAP_AGENT) && d->e->thread)
 		put_text(&d->s->entity, in ? "target" : "source", BYTES(d->e->thread->key, d->e->thread->key_len));
-	add_text(d, "type", MAP_TYPE);
+	add_text(d, "type", MAP_THE_TYPE);
 }
 
 static void say_resource(struct doing *d)
@@ -583,7 +583,7 @@ static void say_resource(struct doing *d)
 	d->c.kind = ENTITY_SET;
 	d->c.table = TABLE_RESOURCES;
 	put_text(&d->s->entity, "id", d->c.name);
-	add_text(d, "type", MAP_TYPE);
+	add_text(d, "type", MAP_THE_TYPE);
 	if (has(d, MAP_STATUS))
 		add_text(d, "status", MAP_STATUS);
 	else
@@ -789,8 +789,8 @@ static int know(struct doing *d, enum map_action a)
 	d->c.family = family_of(d);
 	if (a == MAP_BIND || a == MAP_CONNECT || a == MAP_ACCEPT)
 		d->c.address = address_of(d, d->c.family, &room);
-	if (a == MAP_OPEN && has(d, MAP_TYPE))
-		d->c.fd_type = fd_type_of(text(d, MAP_TYPE, &d->s->a));
+	if (a == MAP_OPEN && has(d, MAP_THE_TYPE))
+		d->c.fd_type = fd_type_of(text(d, MAP_THE_TYPE, &d->s->a));
 	if (a == MAP_SOCKET || a == MAP_SOCKET_PAIR)
 		d->c.fd_type = FDT_SOCKET;
 	else if (a == MAP_PIPE)

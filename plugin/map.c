@@ -16,20 +16,20 @@ static const struct {
 	const char *name;
 	unsigned must, may;
 } actions[MAP_ACTIONS] = {
-	[MAP_AGENT_BEGIN] = { "agent_begin", F(KEY), F(TYPE) | F(STATUS) | F(AGENT) | F(THE_VALUE) },
-	[MAP_AGENT_STATUS] = { "agent_status", F(KEY) | F(STATUS), F(TYPE) | F(THE_VALUE) },
+	[MAP_AGENT_BEGIN] = { "agent_begin", F(KEY), F(THE_TYPE) | F(STATUS) | F(AGENT) | F(THE_VALUE) },
+	[MAP_AGENT_STATUS] = { "agent_status", F(KEY) | F(STATUS), F(THE_TYPE) | F(THE_VALUE) },
 	[MAP_AGENT_END] = { "agent_end", F(KEY), F(STATUS) | F(TEXT) },
-	[MAP_TASK_BEGIN] = { "task_begin", F(KEY), F(AGENT) | F(TYPE) | F(STATUS) | F(TEXT) },
+	[MAP_TASK_BEGIN] = { "task_begin", F(KEY), F(AGENT) | F(THE_TYPE) | F(STATUS) | F(TEXT) },
 	[MAP_TASK_PROGRESS] = { "task_progress", F(KEY) | F(NUMBER), F(TEXT) },
 	[MAP_TASK_COMPLETE] = { "task_complete", F(KEY), F(THE_VALUE) },
 	[MAP_TASK_FAIL] = { "task_fail", F(KEY), F(TEXT) },
 	[MAP_VALUE] = { "value", F(KEY) | F(THE_VALUE), F(AGENT) },
 	[MAP_VALUE_DELETE] = { "value_delete", F(KEY), 0 },
-	[MAP_MESSAGE_IN] = { "message_in", F(KEY) | F(THE_VALUE), F(AGENT) | F(TEXT) | F(TYPE) },
-	[MAP_MESSAGE_OUT] = { "message_out", F(KEY) | F(THE_VALUE), F(AGENT) | F(TEXT) | F(TYPE) },
+	[MAP_MESSAGE_IN] = { "message_in", F(KEY) | F(THE_VALUE), F(AGENT) | F(TEXT) | F(THE_TYPE) },
+	[MAP_MESSAGE_OUT] = { "message_out", F(KEY) | F(THE_VALUE), F(AGENT) | F(TEXT) | F(THE_TYPE) },
 	[MAP_METRIC] = { "metric", F(KEY) | F(NUMBER), 0 },
 	[MAP_MARK] = { "mark", F(KEY), F(TEXT) | F(AGENT) },
-	[MAP_RESOURCE_OPEN] = { "resource_open", F(KEY), F(TYPE) | F(STATUS) | F(THE_VALUE) },
+	[MAP_RESOURCE_OPEN] = { "resource_open", F(KEY), F(THE_TYPE) | F(STATUS) | F(THE_VALUE) },
 	[MAP_RESOURCE_CLOSE] = { "resource_close", F(KEY), 0 },
 	[MAP_PROCESS] = { "process", F(PID), F(PPID) | F(NAME) },
 	[MAP_FORK] = { "fork", F(PID) | F(PPID), F(NAME) },
@@ -39,7 +39,7 @@ static const struct {
 	[MAP_THREAD_END] = { "thread_end", 0, 0 },
 	[MAP_THREAD_NAME] = { "thread_name", F(NAME), 0 },
 	[MAP_RUNNING] = { "running", F(TID), F(NAME) },
-	[MAP_OPEN] = { "open", F(FD), F(NAME) | F(FLAGS) | F(FD2) | F(TYPE) },
+	[MAP_OPEN] = { "open", F(FD), F(NAME) | F(FLAGS) | F(FD2) | F(THE_TYPE) },
 	[MAP_CLOSE] = { "close", F(FD), 0 },
 	[MAP_DUP] = { "dup", F(FD) | F(FD2), F(FLAGS) },
 	[MAP_PIPE] = { "pipe", F(FD) | F(FD2), F(FLAGS) },
@@ -161,6 +161,8 @@ static int set_when(struct map_rule *r, const char *value, const char *origin)
 
 		if (at == NULL)
 			continue;
+		free(r->left);
+		free(r->right);
 		r->op = ops[i].op;
 		r->left = trimmed(value, (size_t)(at - value));
 		r->right = trimmed(at + strlen(ops[i].text), strlen(at + strlen(ops[i].text)));

@@ -28,7 +28,7 @@ static void ini_failed(struct ini_input *in)
 static void ini_check_section(struct ini_input *in, const char *text)
 {
 	char name[256], origin[PATH_MAX + 16];
-	size_t n = strcspn(text + 1, "]");
+	size_t n = text[0] == '[' ? strcspn(text + 1, "]") : 0; /* a line with a NUL may be empty */
 
 	if (text[0] != '[' || text[1 + n] != ']')
 		return;

@@ -135,8 +135,9 @@ static int chain_find(struct store *st, const struct snapshot_meta *m, struct ch
 			return 0;
 		r = c->n > CHAIN_MAX ? -ELOOP : store_base_find(st, at.base_id, &at);
 		if (r < 0) {
+			fail(-EBADMSG, "snapshot %s stands on %s, which is not there", m->id, c->m[c->n - 1].base_id);
 			free(c->m);
-			return fail(-EBADMSG, "snapshot %s stands on %s, which is not there", m->id, c->m[c->n - 1].base_id);
+			return -EBADMSG;
 		}
 	}
 }

@@ -144,7 +144,8 @@ static bool read_payload(struct batch *b, const struct buf *payload)
 	}
 	for (size_t i = 0; i < b->n; i++)
 		b->facts[i].time_ns = clock_lines_time(b->line, b->lines, b->offset_ns, b->facts[i].time_ns);
-	qsort(b->facts, b->n, sizeof *b->facts, by_time);
+	if (b->n)
+		qsort(b->facts, b->n, sizeof *b->facts, by_time);
 	return r == 0;
 }
 

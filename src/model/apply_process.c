@@ -415,7 +415,7 @@ static void began_fds(struct moment *at, struct process *p, const struct change 
 		const struct value *fd = e->table == TABLE_RESOURCES ? allocation_of(e, "fd") : NULL;
 
 		next = e->owned_next;
-		if (fd && fd->type == VALUE_INT && (fd->integer >= 8192 || !(open[fd->integer / 8] & 1 << fd->integer % 8)) &&
+		if (fd && fd->type == VALUE_INT && (fd->integer < 0 || fd->integer >= 8192 || !(open[fd->integer / 8] & 1 << fd->integer % 8)) &&
 		    e->time_ns <= at->time_ns)
 			entity_bury(at, e);
 	}

@@ -179,9 +179,8 @@ static void save_table(const struct model *m, const struct entity *e, struct buf
 	for (; e; e = e->next) {
 		if (soon) {
 			__builtin_prefetch(soon->ahead);
-			__builtin_prefetch(soon->row);
-			__builtin_prefetch(soon->row + 64);
-			__builtin_prefetch(soon->row + 128);
+			for (uintptr_t at = (uintptr_t)soon->row, end = at + 3 * 64; at < end; at += 64)
+				__builtin_prefetch((const void *)at);
 			soon = soon->next;
 		}
 		pack_entity(m, e, out);

@@ -434,6 +434,8 @@ bool pair_unpack(struct value *o, const uint8_t *p, size_t n, unsigned depth)
 		value_done(&v);
 		return false;
 	}
+	if (v.type == VALUE_ABSENT) /* as an empty one: it is written so */
+		v.type = VALUE_NULL;
 	value_append(o, name.p, name.n)->value = v;
 	return true;
 }
