@@ -76,7 +76,7 @@ uint8_t *buf_room(struct buf *b, size_t n)
 		if (cap >= LARGE_BYTES)
 			want_large_pages(b->data, cap);
 	}
-	return b->data + b->len;
+	return b->data ? b->data + b->len : NULL; /* of nothing */
 }
 
 void buf_printf(struct buf *b, const char *fmt, ...)

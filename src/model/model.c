@@ -627,7 +627,7 @@ void field_text(struct moment *at, struct entity *e, const char *name, const voi
 {
 	const struct value *old = value_get(&e->value, name);
 
-	if (old && old->type == VALUE_STRING && old->n == n && memcmp(old->bytes, p, n) == 0)
+	if (old && old->type == VALUE_STRING && old->n == n && (n == 0 || memcmp(old->bytes, p, n) == 0))
 		return;
 	field_take(at, e, name, value_text(p, n));
 }
