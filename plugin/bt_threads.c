@@ -127,7 +127,8 @@ int thread_show(struct sink *s, struct thread *t, const char *name, uint32_t n)
 		return 0;
 	if (!p->shown) {
 		c.kind = PROCESS_SEEN;
-		c.name = BYTES(name, n);
+		if (t->tid == t->pid || t->tid == 0) /* another thread's name is not the process's */
+			c.name = BYTES(name, n);
 		r = sink_put(s, &c);
 		p->shown = true;
 		if (t->tid == t->pid)

@@ -157,6 +157,7 @@ def test_every_event_and_every_field_of_a_real_trace():
     state = show("latest")
     threads = {k: v.get("name") for k, v in state["agents"].items() if "/t" in k}
     assert sorted(filter(None, threads.values())) == ["clerk1", "clerk2", "clerk3"], threads
+    assert not (state["agents"]["p%d" % pid].get("name") or "").startswith("clerk"), "a thread's name"
     assert state["communications"]["shop:order_begin"][-1] == [m for m in found if m[1] == "shop:order_begin"][-1][2]
     assert snaptrail("verify").endswith("all is well\n")
 
