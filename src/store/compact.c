@@ -3,7 +3,9 @@
  *
  * A copy is the record as it was, so that one which stands twice, after a kill
  * in between, is one.  Deletions outlive what they delete: one is dropped only
- * when no segment that stays has a record of its snapshot.  One process at a
+ * when no other segment has a record of its snapshot.  The old ones go one after the
+ * other, so deletions that only they need stand in a segment of their own until the
+ * last of them is gone.  One process at a
  * time; readers whose segments vanish read the folder anew. */
 #include "store/internal.h"
 
@@ -20,7 +22,10 @@
 struct compaction {
 	struct store *s;
 	bool *chosen;                /* of the segments */
-	char (*elsewhere)[16];       /* ids of snapshot records in segments that stay, sorted */
+	struct record_of {
+		char id[16];
+		uint32_t segment;
+	} *dead;                     /* records of snapshots that were deleted, sorted */
 	size_t n, cap;
 	char (*bases)[16];           /* deleted ones that some that live stand on all the same, sorted */
 	size_t nbases;
@@ -28,6 +33,7 @@ struct compaction {
 	size_t nheld;
 	uint64_t now_ns;
 	struct segment out;          /* being written; fd -1 none */
+	struct segment meanwhile;    /* deletions that are needed until the old ones are gone; fd -1 none */
 	char **written;              /* paths of all that were */
 	size_t nwritten;
 	uint64_t copied;
@@ -75,13 +81,27 @@ static bool stood_on(const struct compaction *c, const struct item *it)
 	return c->nbases && bsearch(it->m.id, c->bases, c->nbases, 16, by_id);
 }
 
-static bool edit_lives(const struct compaction *c, const struct record_header *h, const struct buf *meta)
+/* Whether another segment, or one that stays, has a record of what a deletion in this
+ * one deletes. */
+static bool dead_elsewhere(const struct compaction *c, uint32_t segment, const char id[16], bool stays)
+{
+	const struct record_of *r = c->n ? bsearch(id, c->dead, c->n, sizeof *c->dead, by_id) : NULL;
+
+	while (r && r > c->dead && memcmp(r[-1].id, id, 16) == 0)
+		r--;
+	for (; r && r < c->dead + c->n && memcmp(r->id, id, 16) == 0; r++)
+		if (r->segment != segment && !(stays && c->chosen[r->segment]))
+			return true;
+	return false;
+}
+
+static bool edit_lives(const struct compaction *c, uint32_t segment, const struct record_header *h, const struct buf *meta)
 {
 	const struct item *it = fold_item(c->s, h->id);
 
 	if (it && (!it->deleted || just_deleted(c, it) || stood_on(c, it)))
 		return true;
-	return is_deletion(meta) && c->n && bsearch(h->id, c->elsewhere, c->n, 16, by_id);
+	return is_deletion(meta) && dead_elsewhere(c, segment, h->id, false);
 }
 
 static bool lives(const struct compaction *c, uint32_t segment, uint64_t at, const struct record_header *h, const struct buf *meta)
@@ -92,7 +112,7 @@ static bool lives(const struct compaction *c, uint32_t segment, uint64_t at, con
 	case RECORD_SNAPSHOT:
 		it = fold_item(c->s, h->id);
 		return it && it->segment == segment && it->at == at && (!it->deleted || just_deleted(c, it) || stood_on(c, it));
-	case RECORD_EDIT: return edit_lives(c, h, meta);
+	case RECORD_EDIT: return edit_lives(c, segment, h, meta);
 	default: return session_lives(c, h->session_id);
 	}
 }
@@ -125,18 +145,19 @@ static int add_dead(struct compaction *c, uint32_t k, uint64_t at, struct record
 	return 0;
 }
 
-static int add_elsewhere(struct compaction *c, uint32_t k, uint64_t at, struct record_header *h, const struct buf *meta, void *arg)
+static int add_dead_record(struct compaction *c, uint32_t k, uint64_t at, struct record_header *h, const struct buf *meta, void *arg)
 {
 	const struct item *it = fold_item(c->s, h->id);
 
-	(void)k, (void)at, (void)meta, (void)arg;
+	(void)at, (void)meta, (void)arg;
 	if (h->type != RECORD_SNAPSHOT || (it && !it->deleted))
 		return 0;
 	if (c->n == c->cap) {
 		c->cap = c->cap ? c->cap * 2 : 64;
-		c->elsewhere = xrealloc(c->elsewhere, c->cap * 16);
+		c->dead = xrealloc(c->dead, c->cap * sizeof *c->dead);
 	}
-	memcpy(c->elsewhere[c->n++], h->id, 16);
+	memcpy(c->dead[c->n].id, h->id, 16);
+	c->dead[c->n++].segment = k;
 	return 0;
 }
 
@@ -167,10 +188,9 @@ static bool choose(struct compaction *c, double share)
 		any = any || c->chosen[k];
 	}
 	for (uint32_t k = 0; any && k < c->s->nsegments; k++)
-		if (!c->chosen[k])
-			each_record(c, k, add_elsewhere, NULL);
+		each_record(c, k, add_dead_record, NULL);
 	if (c->n)
-		qsort(c->elsewhere, c->n, 16, by_id);
+		qsort(c->dead, c->n, sizeof *c->dead, by_id);
 	return any;
 }
 
@@ -201,27 +221,27 @@ static void find_bases(struct compaction *c)
 
 /* ---- copying ---- */
 
-static int finish_out(struct compaction *c)
+static int finish_out(struct compaction *c, struct segment *out)
 {
 	int r = 0;
 
-	if (c->out.fd < 0)
+	if (out->fd < 0)
 		return 0;
 	if (c->s->o.fsync != STORE_FSYNC_NEVER)
-		r = segment_sync(&c->out);
-	segment_close(&c->out);
-	c->out.fd = -1;
+		r = segment_sync(out);
+	segment_close(out);
+	out->fd = -1;
 	return r;
 }
 
-static int begin_out(struct compaction *c)
+static int begin_out(struct compaction *c, struct segment *out)
 {
-	int r = segment_create(&c->out, c->s->segments_path);
+	int r = segment_create(out, c->s->segments_path);
 
 	if (r < 0)
 		return r;
 	c->written = xrealloc(c->written, (c->nwritten + 1) * sizeof *c->written);
-	c->written[c->nwritten++] = xstrdup(c->out.path);
+	c->written[c->nwritten++] = xstrdup(out->path);
 	return 0;
 }
 
@@ -230,36 +250,64 @@ static void undo(struct compaction *c)
 {
 	if (c->out.fd >= 0)
 		segment_close(&c->out);
+	if (c->meanwhile.fd >= 0)
+		segment_close(&c->meanwhile);
 	for (size_t i = 0; i < c->nwritten; i++)
 		io->unlink(c->written[i]);
+}
+
+/* A deletion of what is nowhere once the chosen segments are gone. */
+static bool only_meanwhile(const struct compaction *c, uint32_t k, const struct record_header *h, const struct buf *meta)
+{
+	const struct item *it = fold_item(c->s, h->id);
+
+	return is_deletion(meta) && (it == NULL || (it->deleted && !just_deleted(c, it) && !stood_on(c, it))) &&
+	       !dead_elsewhere(c, k, h->id, true);
+}
+
+/* The old ones, and when none is left what was needed until then. */
+static void remove_old(struct compaction *c, const char *meanwhile)
+{
+	bool gone = true;
+
+	for (uint32_t k = 0; k < c->s->nsegments && gone; k++)
+		if (c->chosen[k])
+			gone = io->unlink(c->s->segments[k].path) == 0;
+	if (meanwhile && gone && (c->s->o.fsync == STORE_FSYNC_NEVER || io_sync_folder(c->s->segments_path) == 0))
+		io->unlink(meanwhile);
 }
 
 static int copy_one(struct compaction *c, uint32_t k, uint64_t at, struct record_header *h, const struct buf *meta, void *arg)
 {
 	_cleanup_buf_ struct buf payload = BUF_INIT;
+	struct segment *out = &c->out;
 	uint64_t to;
 	int r = 0;
 
 	(void)arg;
 	if (!lives(c, k, at, h, meta))
 		return 0;
-	if (c->out.fd >= 0 && c->out.size + h->payload_len > SEGMENT_MAX_BYTES)
-		r = finish_out(c);
-	if (r == 0 && c->out.fd < 0)
-		r = begin_out(c);
+	if (h->type == RECORD_EDIT && only_meanwhile(c, k, h, meta))
+		out = &c->meanwhile;
+	if (out->fd >= 0 && out->size + h->payload_len > SEGMENT_MAX_BYTES)
+		r = finish_out(c, out);
+	if (r == 0 && out->fd < 0)
+		r = begin_out(c, out);
 	if (r == 0) /* checks it whole: a copy must not make damage sound */
 		r = segment_payload(&c->s->segments[k], at, h, &payload, true);
 	if (r == -EBADMSG)
 		return r; /* damaged: the whole compaction stops, nothing is lost */
 	h->flags &= (uint16_t)~RECORD_MORE;
 	if (r == 0)
-		r = segment_append(&c->out, h, meta->data, payload.data, &to);
-	c->copied += record_extent_bytes(h);
+		r = segment_append(out, h, meta->data, payload.data, &to);
+	if (out == &c->out)
+		c->copied += record_extent_bytes(h);
 	return r;
 }
 
 static int rewrite(struct compaction *c, uint64_t *ret_freed)
 {
+	_cleanup_free_ char *meanwhile = NULL;
 	uint64_t before = 0;
 	int r = 0;
 
@@ -270,14 +318,16 @@ static int rewrite(struct compaction *c, uint64_t *ret_freed)
 		r = each_record(c, k, copy_one, NULL);
 	}
 	if (r == 0)
-		r = finish_out(c);
+		r = finish_out(c, &c->out);
+	if (r == 0 && c->meanwhile.fd >= 0) {
+		meanwhile = xstrdup(c->meanwhile.path);
+		r = finish_out(c, &c->meanwhile);
+	}
 	if (r < 0) {
 		undo(c);
 		return r;
 	}
-	for (uint32_t k = 0; k < c->s->nsegments; k++)
-		if (c->chosen[k])
-			io->unlink(c->s->segments[k].path);
+	remove_old(c, meanwhile);
 	*ret_freed = before > c->copied ? before - c->copied : 0;
 	return 0;
 }
@@ -315,7 +365,7 @@ static int lock_compaction(const struct store *s)
 
 int store_compact(struct store *s, double share, uint64_t *ret_freed)
 {
-	struct compaction c = { .s = s, .out = { .fd = -1 } };
+	struct compaction c = { .s = s, .out = { .fd = -1 }, .meanwhile = { .fd = -1 } };
 	int lock, r = 0;
 
 	*ret_freed = 0;
@@ -335,7 +385,7 @@ int store_compact(struct store *s, double share, uint64_t *ret_freed)
 		r = rewrite(&c, ret_freed);
 	pthread_mutex_unlock(&s->lock);
 	free(c.chosen);
-	free(c.elsewhere);
+	free(c.dead);
 	free(c.bases);
 	free(c.held);
 	for (size_t i = 0; i < c.nwritten; i++)

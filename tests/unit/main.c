@@ -19,6 +19,7 @@ void suite_store(void);
 void suite_store_more(void);
 void suite_store_search(void);
 void suite_store_batch(void);
+void suite_store_calls(void);
 void suite_store_delete(void);
 void suite_store_index(void);
 void suite_transfer(void);
@@ -29,7 +30,7 @@ static const struct {
 } suites[] = {
 	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
 	{ "store_search", suite_store_search }, { "store_batch", suite_store_batch },
-	{ "store_delete", suite_store_delete },
+	{ "store_calls", suite_store_calls }, { "store_delete", suite_store_delete },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
 	{ "json_text", suite_json_text }, { "state_json", suite_state_json }, { "explicit", suite_explicit }, { "handed", suite_handed },
 	{ "api", suite_api }, { "transfer", suite_transfer }, { "store_index", suite_store_index },
