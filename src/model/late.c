@@ -52,6 +52,10 @@ void late_push(struct entity *e, uint32_t pid, uint64_t said_ns, struct bytes va
 {
 	struct late *l;
 
+	if (e->value.type != VALUE_LIST) { /* somebody set it to something else; value_push() does the same */
+		value_done(&e->value);
+		e->value = value_list();
+	}
 	if (!e->late) {
 		e->messages = xcalloc(1, sizeof *e->messages);
 		e->late = true;

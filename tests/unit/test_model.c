@@ -1142,9 +1142,16 @@ static void say_message(struct model *m, uint64_t *r, uint64_t i)
 	}
 	if (random_below(r, 6000) == 0)
 		c.kind = ENTITY_DELETED;
+	if (random_below(r, 4000) == 0) { /* it is no channel any more: a long text, say */
+		static const char text[3000] = "t";
+
+		c.kind = ENTITY_SET;
+		value_done(&v);
+		v = random_below(r, 2) ? value_text(text, sizeof text) : any_value(r, 3);
+	}
 	value_pack(&v, &b);
 	value_done(&v);
-	if (c.kind == MESSAGE)
+	if (c.kind != ENTITY_DELETED)
 		c.entity = BYTES(b.data, b.len);
 	apply_to(m, c.pid ? 7 : c.source == SOURCE_PLUGIN ? 0 : 7, 1000 + i, i, &c);
 }
