@@ -263,8 +263,8 @@ DOOR_INLINE void end(const itt_domain *d, uint64_t time_ns)
 		;
 	if (at == 0)
 		return; /* it never began, or another domain's lies open */
-	while (t->depth >= at) {
-		const struct open_task *o = &t->open[--t->depth];
+	for (; t->depth >= at; t->depth--) { /* told before its place is free for a signal handler's */
+		const struct open_task *o = &t->open[t->depth - 1];
 
 		if (o->n)
 			say_end(o->key, o->n, time_ns);
@@ -756,109 +756,67 @@ static void counter_set_value_ex(void *id, void *clock, unsigned long long stamp
 
 /* ---- domains and strings ---- */
 
-static itt_domain *domains;
-static itt_string *strings;
-
-/* Made before we came, by a static part: good as long as its library is there. */
-struct before {
-	struct before *next;
-	const struct itt_global *of;
-	void *made;              /* NULL: it went */
+/* Each name once.  Ours stay for ever; what a static part made before we came is good
+ * as long as its library is there. */
+struct handle {
+	struct handle *next;
+	const struct itt_global *of;     /* NULL: ours */
+	void *made;                      /* NULL: it went */
 	bool is_domain;
+	union {
+		itt_domain domain;
+		itt_string string;
+	} own;
 	char name[];
 };
-static struct before *befores;
+static struct handle *handles;           /* grows at its head alone */
 
-static void *made_before(const char *name, bool is_domain)
+static void *handle_made(const struct handle *h, const char *name, bool is_domain)
 {
+	void *made = __atomic_load_n(&h->made, __ATOMIC_ACQUIRE);
 	struct dl_find_object found;
 
-	for (struct before *b = __atomic_load_n(&befores, __ATOMIC_ACQUIRE); b; b = b->next) {
-		void *made = __atomic_load_n(&b->made, __ATOMIC_ACQUIRE);
-
-		if (made && b->is_domain == is_domain && strcmp(b->name, name) == 0 && _dl_find_object((void *)b->of, &found) == 0)
-			return made;
-	}
-	return NULL;
+	return made && h->is_domain == is_domain && strcmp(h->name, name) == 0 &&
+			       (h->of == NULL || _dl_find_object((void *)h->of, &found) == 0) ? made : NULL;
 }
 
-static void note_before(const struct itt_global *g, void *made, const char *name, bool is_domain)
+/* The one of that name, or `made` of `g`, or with neither a new one. */
+static void *handle_of(const char *name, bool is_domain, const struct itt_global *g, void *made)
 {
-	struct before *b;
-
-	for (b = __atomic_load_n(&befores, __ATOMIC_ACQUIRE); b; b = b->next)
-		if (b->made == made)
-			return;
-	b = name ? calloc(1, sizeof *b + strlen(name) + 1) : NULL;
-	if (b == NULL)
-		return;
-	b->of = g;
-	b->made = made;
-	b->is_domain = is_domain;
-	strcpy(b->name, name);
-	b->next = __atomic_load_n(&befores, __ATOMIC_RELAXED);
-	while (!__atomic_compare_exchange_n(&befores, &b->next, b, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-		;
-}
-
-static itt_domain *domain_create(const char *name)
-{
-	itt_domain *first = __atomic_load_n(&domains, __ATOMIC_ACQUIRE), *fresh = NULL, *d;
+	struct handle *first = __atomic_load_n(&handles, __ATOMIC_ACQUIRE), *fresh = NULL;
 
 	if (name == NULL)
 		return NULL;
-	if ((d = made_before(name, true)))
-		return d;
 	for (;;) {
-		for (d = first; d; d = d->next)
-			if (strcmp(d->name, name) == 0) {
-				if (fresh)
-					free((void *)fresh->name);
+		for (struct handle *h = first; h; h = h->next) {
+			void *known = handle_made(h, name, is_domain);
+
+			if (known) {
 				free(fresh);
-				return d;
+				return known;
 			}
+		}
 		if (fresh == NULL) {
-			fresh = calloc(1, sizeof *fresh);
-			if (fresh == NULL || (fresh->name = strdup(name)) == NULL) {
-				free(fresh);
+			fresh = calloc(1, sizeof *fresh + strlen(name) + 1);
+			if (fresh == NULL)
 				return NULL;
-			}
-			fresh->flags = 1;
+			strcpy(fresh->name, name);
+			fresh->of = g;
+			fresh->is_domain = is_domain;
+			if (is_domain)
+				fresh->own.domain = (itt_domain){ .flags = 1, .name = fresh->name };
+			else
+				fresh->own.string = (itt_string){ .text = fresh->name };
+			fresh->made = made ? made : &fresh->own;
 		}
 		fresh->next = first;
-		if (__atomic_compare_exchange_n(&domains, &first, fresh, false, __ATOMIC_RELEASE, __ATOMIC_ACQUIRE))
-			return fresh;
+		if (__atomic_compare_exchange_n(&handles, &first, fresh, false, __ATOMIC_RELEASE, __ATOMIC_ACQUIRE))
+			return fresh->made;
 	}
 }
 
-static itt_string *string_create(const char *text)
-{
-	itt_string *first = __atomic_load_n(&strings, __ATOMIC_ACQUIRE), *fresh = NULL, *s;
-
-	if (text == NULL)
-		return NULL;
-	if ((s = made_before(text, false)))
-		return s;
-	for (;;) {
-		for (s = first; s; s = s->next)
-			if (strcmp(s->text, text) == 0) {
-				if (fresh)
-					free((void *)fresh->text);
-				free(fresh);
-				return s;
-			}
-		if (fresh == NULL) {
-			fresh = calloc(1, sizeof *fresh);
-			if (fresh == NULL || (fresh->text = strdup(text)) == NULL) {
-				free(fresh);
-				return NULL;
-			}
-		}
-		fresh->next = first;
-		if (__atomic_compare_exchange_n(&strings, &first, fresh, false, __ATOMIC_RELEASE, __ATOMIC_ACQUIRE))
-			return fresh;
-	}
-}
+static itt_domain *domain_create(const char *name) { return handle_of(name, true, NULL, NULL); }
+static itt_string *string_create(const char *text) { return handle_of(text, false, NULL, NULL); }
 
 /* ---- control ---- */
 
@@ -907,9 +865,9 @@ static void *function_of(const char *name)
 static void know(const struct itt_global *g)
 {
 	for (itt_domain *d = g->domains; d; d = d->next)
-		note_before(g, d, d->name, true);
+		handle_of(d->name, true, g, d);
 	for (itt_string *x = g->strings; x; x = x->next)
-		note_before(g, x, x->text, false);
+		handle_of(x->text, false, g, x);
 }
 
 /* Two libraries may begin at once: the second waits for the first. */
@@ -931,9 +889,9 @@ static bool ready(void)
 /* A static part that goes takes along what it made. */
 EXPORT void __itt_api_fini(struct itt_global *g)
 {
-	for (struct before *b = __atomic_load_n(&befores, __ATOMIC_ACQUIRE); b; b = b->next)
-		if (b->of == g)
-			__atomic_store_n(&b->made, NULL, __ATOMIC_RELEASE);
+	for (struct handle *h = __atomic_load_n(&handles, __ATOMIC_ACQUIRE); h; h = h->next)
+		if (h->of == g && g)
+			__atomic_store_n(&h->made, NULL, __ATOMIC_RELEASE);
 }
 
 /* Called by each static part with its own state, some call it twice.  One that is
