@@ -104,16 +104,16 @@ static uint32_t small(const struct cell *c)
 /* By its contexts, or by what the scheduler said of its processor. */
 static void find_thread(struct sink *s, struct event *e)
 {
-	struct plan *p = (struct plan *)e->plan;
+	struct plan *p = e->plan;
 	struct cell c;
 
-	ref_get(s, &p->tid, e, &c);
+	ref_get(&p->tid, e, &c);
 	e->tid = small(&c);
 	if (e->tid == 0 && p->tid.what == REF_NONE && s->threads.ncpus) {
-		ref_get(s, &p->cpu, e, &c);
+		ref_get(&p->cpu, e, &c);
 		e->tid = c.type == CELL_UINT ? thread_of_cpu(&s->threads, c.natural) : 0;
 	}
-	ref_get(s, &p->pid, e, &c);
+	ref_get(&p->pid, e, &c);
 	e->pid = small(&c);
 	if (e->pid == 0)
 		e->pid = thread_pid(&s->threads, e->tid);
@@ -122,35 +122,35 @@ static void find_thread(struct sink *s, struct event *e)
 
 static int take_event(struct sink *s, const bt_message *m)
 {
-	struct event e = { .event = bt_message_event_borrow_event_const(m) };
+	const bt_event *event = bt_message_event_borrow_event_const(m);
+	struct event e = { .stream = bt_event_borrow_stream_const(event) };
 	const bt_clock_snapshot *when;
 	const bt_packet *packet;
 	struct cell name;
 	int r;
 
-	e.stream = bt_event_borrow_stream_const(e.event);
 	when = bt_stream_class_borrow_default_clock_class_const(bt_stream_borrow_class_const(e.stream)) ?
 		bt_message_event_borrow_default_clock_snapshot_const(m) : NULL;
 	r = time_of(s, e.stream, when, &e.time_ns);
 	if (r < 0)
 		return r;
-	e.plan = plan_get(s, bt_event_borrow_class_const(e.event));
+	e.plan = plan_get(s, bt_event_borrow_class_const(event));
 	if (s->feed == NULL && !(e.plan->ours && ours_is_handed(s, e.plan->ours)) && (r = begin(s, e.time_ns)) < 0)
 		return r;
 	s->now_ns = e.time_ns;
 	s->events++;
-	e.root[SCOPE_PAYLOAD] = bt_event_borrow_payload_field_const(e.event);
+	e.root[SCOPE_PAYLOAD] = bt_event_borrow_payload_field_const(event);
 	if (e.plan->ours)
 		return ours_take(s, e.plan->ours, &e);
-	e.root[SCOPE_SPECIFIC] = bt_event_borrow_specific_context_field_const(e.event);
-	e.root[SCOPE_COMMON] = bt_event_borrow_common_context_field_const(e.event);
+	e.root[SCOPE_SPECIFIC] = bt_event_borrow_specific_context_field_const(event);
+	e.root[SCOPE_COMMON] = bt_event_borrow_common_context_field_const(event);
 	if (bt_stream_class_supports_packets(bt_stream_borrow_class_const(e.stream))) {
-		packet = bt_event_borrow_packet_const(e.event);
+		packet = bt_event_borrow_packet_const(event);
 		e.root[SCOPE_PACKET] = packet ? bt_packet_borrow_context_field_const(packet) : NULL;
 	}
 	find_thread(s, &e);
 	if (e.thread) {
-		ref_get(s, &((struct plan *)e.plan)->procname, &e, &name);
+		ref_get(&e.plan->procname, &e, &name);
 		r = thread_show(s, e.thread, name.type == CELL_TEXT ? name.text : NULL, name.type == CELL_TEXT ? name.n : 0);
 	}
 	return r < 0 ? r : event_take(s, &e);

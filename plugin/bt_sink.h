@@ -1,5 +1,5 @@
-/* What the sink's files share: bt_sink.c (messages, the session), bt_rules.c
- * (what an event means), bt_threads.c (who it is of).  One thread a graph. */
+/* What the sink's files share: bt_sink.c (messages, the session), bt_plan.c (event
+ * classes), bt_rules.c (what an event means), bt_threads.c (who it is of).  One thread a graph. */
 #ifndef SNAPTRAIL_PLUGIN_BT_SINK_H
 #define SNAPTRAIL_PLUGIN_BT_SINK_H
 
@@ -89,14 +89,11 @@ struct plan {
 	bool ignored;                    /* ... unless one takes it, it is nothing */
 	bool saved;                      /* rules want it as an entry */
 	bool ends;                       /* a rule of it wants an entry */
-	uint32_t members;                /* of its payload */
 	struct ours *ours;               /* an event of our own source: see bt_ours.c */
-	uint64_t failed;                 /* rules that an event did not fit */
 };
 
 struct event {
-	const struct plan *plan;
-	const bt_event *event;
+	struct plan *plan;
 	const bt_field *root[SCOPES];
 	uint64_t time_ns;
 	uint32_t pid, tid;
@@ -109,7 +106,15 @@ void plans_done(struct sink *s);
 /* Follows the event's rules and keeps it; a negative errno is a failure of the feed. */
 int event_take(struct sink *s, struct event *e);
 /* A field of an event; CELL_NONE when it is not there. */
-void ref_get(const struct sink *s, struct ref *r, const struct event *e, struct cell *ret);
+void ref_get(struct ref *r, const struct event *e, struct cell *ret);
+
+/* What a template is of an event; false: something that it names is not there.  One that
+ * is a single field is what that is, others are text in `room`. */
+bool template_cell(const struct template *t, const struct event *e, struct buf *room, struct cell *ret);
+bool template_text(const struct template *t, const struct event *e, struct buf *room, struct bytes *ret);
+bool template_integer(const struct template *t, const struct event *e, struct buf *room, int64_t *ret);
+
+static inline bool is_word(const char *s, size_t n, const char *word) { return n == strlen(word) && memcmp(s, word, n) == 0; }
 
 /* ---- our own events ---- */
 

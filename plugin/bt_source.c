@@ -81,9 +81,8 @@ struct iterator {
 	const bt_stream *stream;
 	bt_stream_class *stream_class;
 	bt_event_class *classes[OURS_KINDS];
-	uint8_t order[OURS_KINDS][COLS];
 	pthread_t thread;
-	bool begun, running;
+	bool running;
 	/* between the two threads */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;

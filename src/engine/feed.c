@@ -18,6 +18,7 @@ struct feed {
 	struct recorder_options o;
 	struct prepared p;
 	uint64_t offset, puts;
+	uint64_t asked_ns;        /* a snapshot was asked for at this instant: what comes now is later */
 	struct buf record;
 };
 
@@ -89,10 +90,9 @@ int feed_open(const struct config *config, const char *name, char *const argv[],
 	f->p.session.lease = -1;
 	e = begin(f, name, argv, begins_ns);
 	if (e < 0) {
-		bool begun = f->p.session.board && e != -EEXIST;
 		_cleanup_free_ char *why = xstrdup(err_detail());
 
-		if (begun)
+		if (f->p.session.board) /* the record of it was begun */
 			end_record(f, why);
 		feed_free(f, true);
 		return fail(e, "%s", why);
@@ -166,17 +166,40 @@ int feed_cut(struct feed *f, uint64_t time_ns, const char *const *tags, const ch
 	return cut(f, &w);
 }
 
+/* A snapshot that is made now has all of its instant only when nothing more of that
+ * comes: who begins to read there would miss it. */
+static void attend(struct feed *f)
+{
+	char last_id[sizeof f->r.last_id];
+
+	memcpy(last_id, f->r.last_id, sizeof last_id);
+	requests_serve(&f->r);
+	if (memcmp(last_id, f->r.last_id, sizeof last_id))
+		f->asked_ns = f->r.last_cut_ns;
+}
+
+/* The time that a Change gets. */
+static uint64_t time_for(struct feed *f, uint64_t time_ns)
+{
+	if (++f->puts % ATTEND_EVERY == 0)
+		attend(f);
+	return time_ns > f->asked_ns ? time_ns : f->asked_ns + 1;
+}
+
 int feed_idle(struct feed *f)
 {
 	struct recorder *r = &f->r;
+	int e;
 
-	requests_serve(r);
-	if (r->interval_ns && mono_now_ns() >= r->next_cut_mono_ns) {
-		r->next_cut_mono_ns = mono_now_ns() + r->interval_ns;
-		if (r->c.changes != r->changes_at_cut)
-			return cut(f, &(struct wish){ .origin = ORIGIN_AUTOMATIC });
-	}
-	return 0;
+	attend(f);
+	if (r->interval_ns == 0 || mono_now_ns() < r->next_cut_mono_ns)
+		return 0;
+	r->next_cut_mono_ns = mono_now_ns() + r->interval_ns;
+	if (r->c.changes == r->changes_at_cut)
+		return 0;
+	e = cut(f, &(struct wish){ .origin = ORIGIN_AUTOMATIC });
+	f->asked_ns = r->last_cut_ns;
+	return e;
 }
 
 /* ---- Changes ---- */
@@ -188,8 +211,6 @@ static int put_record(struct feed *f, uint64_t time_ns, uint32_t pid, uint32_t t
 	struct origin o = { .pid = pid, .tid = tid, .lane = lane, .order = change_order(lane, offset) };
 	int e;
 
-	if (++f->puts % ATTEND_EVERY == 0)
-		requests_serve(r);
 	e = advance(f, time_ns, n);
 	if (e < 0)
 		return e;
@@ -212,8 +233,7 @@ int feed_put(struct feed *f, uint64_t time_ns, struct change *c)
 	n = 1 + varint_size(inner) + inner;
 	if (n > RECORD_MAX)
 		return fail(-EMSGSIZE, "a change of %u bytes: at most %u", n, RECORD_MAX);
-	if (time_ns < f->r.c.watermark_ns)
-		time_ns = f->r.c.watermark_ns;
+	time_ns = time_for(f, time_ns > f->r.c.watermark_ns ? time_ns : f->r.c.watermark_ns);
 	c->stamp = time_ns | STAMP_MONOTONIC;
 	buf_reset(&f->record);
 	p = buf_room(&f->record, n + 16);
@@ -227,14 +247,16 @@ int feed_put(struct feed *f, uint64_t time_ns, struct change *c)
 int feed_put_encoded(struct feed *f, uint64_t time_ns, uint32_t pid, uint32_t tid, uint64_t lane, uint64_t offset,
 		     const uint8_t *change, size_t len)
 {
-	uint64_t stamp = time_ns | STAMP_MONOTONIC;
 	uint32_t n = 1 + varint_size(len) + (uint32_t)len;
+	uint64_t stamp;
 	uint8_t *p;
 
 	if (len < 9 || change[0] != (1 << 3 | 1) || n > RECORD_MAX)
 		return fail(-EBADMSG, "a damaged change");
 	if (time_ns < f->r.c.watermark_ns)
 		return fail(-EBADMSG, "a change before the one before it");
+	time_ns = time_for(f, time_ns);
+	stamp = time_ns | STAMP_MONOTONIC;
 	buf_reset(&f->record);
 	p = buf_room(&f->record, n);
 	*p++ = RUN_CHANGES_TAG;
@@ -287,7 +309,7 @@ int feed_close(struct feed *f, const char *failed, struct snaptrail_summary *ret
 	int e = 0;
 
 	__atomic_store_n(&r->f.ending, true, __ATOMIC_RELEASE);
-	if (r->c.changes != r->changes_at_cut || r->c.ngaps || r->last_id[0] == 0)
+	if (!r->f.dropped && (r->c.changes != r->changes_at_cut || r->c.ngaps || r->last_id[0] == 0))
 		e = cut(f, &(struct wish){ .origin = failed ? ORIGIN_CRASH : ORIGIN_EXIT });
 	flush_wait(&r->f);
 	if (e == 0 && r->f.dropped)

@@ -20,8 +20,8 @@ struct feed;
  * is being recorded.  `config` stays the caller's and must outlive the feed. */
 int feed_open(const struct config *config, const char *name, char *const argv[], uint64_t begins_ns, struct feed **ret);
 const char *feed_session(const struct feed *f);
-/* A Change at `time_ns`, or at the last one's time when that was later; its stamp
- * is set here.  Snapshots are made as the configuration wants them, by this time. */
+/* A Change at `time_ns`, or at the last one's time when that was later (a nanosecond
+ * later still when a snapshot was asked for at that very instant); its stamp is set here.  Snapshots are made as the configuration wants them, by this time. */
 int feed_put(struct feed *f, uint64_t time_ns, struct change *c);
 /* One that was encoded elsewhere, with its thread and place; its stamp is replaced. */
 int feed_put_encoded(struct feed *f, uint64_t time_ns, uint32_t pid, uint32_t tid, uint64_t lane, uint64_t offset,

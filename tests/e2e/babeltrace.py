@@ -499,18 +499,14 @@ def test_live_while_the_program_runs():
             assert p.poll() is None, "that was not live"
             p.wait(30)
             lttng("destroy", "t")
-            try:
-                b.wait(25)
-            except subprocess.TimeoutExpired:  # the relay daemon did not say that it is over: as a user would
-                b.send_signal(signal.SIGINT)
-                b.wait(20)
+            b.wait(30)
         finally:
             for x in (p, b):
                 if x.poll() is None:
                     x.kill()
                     x.wait()
         err = b.stderr.read()
-        assert "session now:" in err, err[-500:]
+        assert b.returncode == 0 and "session now:" in err, err[-500:]
     tasks = [e for e in lib.log("now") if e["table"] == "tasks" and e["field"] == "status" and e["new"] == "running"]
     assert len({e["key"] for e in tasks}) == 300, "every order: %d" % len(tasks)
     assert "mine" in snaptrail("ls", "--session", "now")
@@ -524,11 +520,16 @@ def test_what_the_tracer_discarded_is_a_gap():
         trace, _ = lttng.record(program, 4, 20000, channel=("--subbuf-size", "4096", "--num-subbuf", "2"))
     p = sink(trace)
     counts = [int(n) for n in re.findall(r"Tracer discarded (\d+) events?", babeltrace(trace, "-o", "text").stderr)]
-    fell = any(n >= 2 ** 63 for n in counts)  # a counter that falls is printed as a count of nearly 2^64
-    said = sum(counts) % 2 ** 64
+    said = back = 0
+    for n in counts:  # a counter that falls is printed as a count of nearly 2^64: what follows counts that once more
+        if n >= 2 ** 63:
+            back += 2 ** 64 - n
+        else:
+            said += max(0, n - back)
+            back = max(0, back - n)
     assert said > 0, "nothing was discarded: the test tests nothing"
     lost = int(re.search(r"(\d+) lost", p.stderr).group(1))
-    assert lost == said or fell and said <= lost < 2 ** 40, (said, p.stderr)
+    assert lost == said, (said, p.stderr)
     ls = json.loads(snaptrail("ls", "--json", "--session", "s"))
     assert sum(s["lost"] for s in ls) == lost
 
