@@ -7,9 +7,11 @@
 
 static void *must(void *p)
 {
-	if (p == NULL)
-		abort();
-	return p;
+	if (p)
+		return p;
+	if (out_of_memory) /* an engine within a program has nobody to tell */
+		out_of_memory();
+	abort();
 }
 
 void *xmalloc(size_t n) { return must(malloc(n ? n : 1)); }

@@ -55,6 +55,8 @@ char *buf_cstr(struct buf *b);
 
 /* malloc and friends that never return NULL: running out of memory ends the
  * recorder, whose rings and stage outlive it and are salvaged. */
+/* Defined where somebody can be told before the end: src/api/handle.c. */
+__attribute__((weak, visibility("hidden"))) void out_of_memory(void);
 void *xmalloc(size_t n);
 void *xcalloc(size_t n, size_t size);
 /* As xcalloc(1, n), and touched: for what is read here and there before it is written. */

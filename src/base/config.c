@@ -114,7 +114,7 @@ static int parse_bool(const char *value, bool *ret)
 			return 0;
 		}
 	}
-	return fail(-EINVAL, "'%s' is neither yes nor no", value);
+	return fail(-EINVAL, "'%.60s' is neither yes nor no", value);
 }
 
 /* A choice by its word, or by yes/no where the row gives it that alias. */
@@ -142,8 +142,8 @@ static int parse_enum(const char *choices, const char *value, int *ret)
 	words[n] = NULL;
 	near = config_did_you_mean(value, words);
 	if (near)
-		return fail(-EINVAL, "bad value '%s' (did you mean '%s'?)", value, near);
-	return fail(-EINVAL, "bad value '%s': one of %s", value, listed);
+		return fail(-EINVAL, "bad value '%.60s' (did you mean '%s'?)", value, near);
+	return fail(-EINVAL, "bad value '%.60s': one of %s", value, listed);
 }
 
 static int parse_count(const char *value, uint64_t *ret)
@@ -153,7 +153,7 @@ static int parse_count(const char *value, uint64_t *ret)
 	errno = 0;
 	*ret = strtoull(value, &end, 10);
 	if (!isdigit((unsigned char)*value) || *end || errno)
-		return fail(-EINVAL, "'%s' is not a whole number", value);
+		return fail(-EINVAL, "'%.60s' is not a whole number", value);
 	return 0;
 }
 
@@ -170,7 +170,7 @@ static int parse_rate(const char *value, uint64_t *ret)
 	if (n > 2 && strcmp(copy + n - 2, "/s") == 0)
 		copy[n - 2] = '\0';
 	if (parse_count(copy, ret) < 0)
-		return fail(-EINVAL, "bad rate '%s': write it like 1000/s, or 0 for unlimited", value);
+		return fail(-EINVAL, "bad rate '%.60s': write it like 1000/s, or 0 for unlimited", value);
 	return 0;
 }
 
@@ -298,13 +298,13 @@ static int unknown_key(const char *section, const char *key, const char *origin)
 	near = config_did_you_mean(key, keys);
 	for (const struct option_row *o = option_rows; o->name && !near; o++)
 		if (strcasecmp(o->key, key) == 0)
-			return fail(-EINVAL, "%s: unknown key '%s' in [%s] (did you mean '%s' in [%s]?)",
+			return fail(-EINVAL, "%s: unknown key '%.60s' in [%s] (did you mean '%s' in [%s]?)",
 				    origin, key, section, o->key, o->section);
 	if (near)
-		return fail(-EINVAL, "%s: unknown key '%s' in [%s] (did you mean '%s'?)", origin, key, section, near);
+		return fail(-EINVAL, "%s: unknown key '%.60s' in [%s] (did you mean '%s'?)", origin, key, section, near);
 	if (!known && *section)
 		return option_section(section, origin);
-	return fail(-EINVAL, "%s: unknown key '%s' in [%s]", origin, key, section);
+	return fail(-EINVAL, "%s: unknown key '%.60s' in [%s]", origin, key, section);
 }
 
 int option_section(const char *section, const char *origin)
@@ -378,8 +378,8 @@ static int stack_groups(char *const *words, unsigned *ret)
 		while (group_words[i] && strcasecmp(group_words[i], *words))
 			i++;
 		if (group_words[i] == NULL)
-			return near ? fail(-EINVAL, "capture.stacks: '%s' is no group (did you mean '%s'?)", *words, near) :
-				      fail(-EINVAL, "capture.stacks: '%s' is neither yes, no, nor a group of [hooks]", *words);
+			return near ? fail(-EINVAL, "'%.60s' is no group (did you mean '%s'?)", *words, near) :
+				      fail(-EINVAL, "'%.60s' is neither yes, no, nor a group of [hooks]", *words);
 		*ret |= 1u << i;
 	}
 	return 0;
@@ -392,22 +392,35 @@ unsigned config_stack_groups(const struct config *c)
 	return stack_groups(c->capture_stacks, &groups) < 0 ? 0 : groups;
 }
 
+static size_t row_of(const char *section, const char *key)
+{
+	return (size_t)option_find(section, key, &(bool){ 0 });
+}
+
+/* Said by the file and line, variable or flag that set the option. */
+static int bad_row(const struct config *c, size_t row, const char *detail)
+{
+	return bad_value(c->origin[row], &option_rows[row], detail);
+}
+
 int config_validate(const struct config *c)
 {
+	size_t lane = row_of("ring", "lane"), lane_max = row_of("ring", "lane_max");
+	_cleanup_free_ char *depth = NULL;
 	unsigned groups;
 
 	if (stack_groups(c->capture_stacks, &groups) < 0)
-		return -EINVAL;
-	if (c->stack_depth < 1 || c->stack_depth > CONFIG_STACK_DEPTH_MAX)
-		return fail(-EINVAL, "capture.stack_depth is %llu: 1 to %d frames", (unsigned long long)c->stack_depth,
-			    CONFIG_STACK_DEPTH_MAX);
+		return bad_row(c, row_of("capture", "stacks"), err_detail());
+	if (c->stack_depth < 1 || c->stack_depth > CONFIG_STACK_DEPTH_MAX) {
+		depth = xasprintf("%llu is not from 1 to %d frames", (unsigned long long)c->stack_depth, CONFIG_STACK_DEPTH_MAX);
+		return bad_row(c, row_of("capture", "stack_depth"), depth);
+	}
 	if (c->lane_bytes < 4096 || (c->lane_bytes & (c->lane_bytes - 1)))
-		return fail(-EINVAL, "ring.lane is %s: a power of two from 4K on", c->text[option_find("ring", "lane", &(bool){ 0 })]);
-	if (c->lane_max_bytes < c->lane_bytes || (c->lane_max_bytes & (c->lane_max_bytes - 1)))
-		return fail(-EINVAL, "ring.lane_max is %s: a power of two, not below ring.lane",
-			    c->text[option_find("ring", "lane_max", &(bool){ 0 })]);
-	if (c->lane_max_bytes > UINT64_C(1) << 30)
-		return fail(-EINVAL, "ring.lane_max is larger than 1G");
+		return bad_row(c, lane, "it is a power of two from 4K on");
+	if (c->lane_max_bytes & (c->lane_max_bytes - 1) || c->lane_max_bytes > UINT64_C(1) << 30)
+		return bad_row(c, lane_max, "it is a power of two up to 1G");
+	if (c->lane_max_bytes < c->lane_bytes)
+		return bad_row(c, strcmp(c->origin[lane], "built-in") ? lane : lane_max, "ring.lane is not above ring.lane_max");
 	return 0;
 }
 

@@ -72,11 +72,8 @@ int config_check(const char *path)
 	struct config *c = config_new();
 	int r = read_layer(c, path, true);
 
-	if (r == 0 && (r = config_validate(c)) < 0) {
-		_cleanup_free_ char *what = xstrdup(err_detail());
-
-		fail(r, "%s: %s", path, what);
-	}
+	if (r == 0)
+		r = config_validate(c);
 	config_free(c);
 	return r;
 }
@@ -161,9 +158,9 @@ static int unknown_profile(const char *name, char **dirs)
 	names[n] = NULL;
 	near = config_did_you_mean(name, names);
 	if (near)
-		r = fail(-EINVAL, "no profile '%s' (did you mean '%s'?)", name, near);
+		r = fail(-EINVAL, "no profile '%.60s' (did you mean '%s'?)", name, near);
 	else
-		r = fail(-EINVAL, "no profile '%s': put it into %s/%s.ini, or give a file with a /", name, dirs[0], name);
+		r = fail(-EINVAL, "no profile '%.60s': put it into %s/%s.ini, or give a file with a /", name, dirs[0], name);
 	while (n > 0)
 		free((char *)names[--n]);
 	return r;

@@ -10,7 +10,7 @@ static char detail[512];
 static __thread char detail[512];
 #endif
 
-int fail(int code, const char *fmt, ...)
+int (fail)(int code, const char *fmt, ...)
 {
 	va_list ap;
 

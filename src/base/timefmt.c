@@ -99,17 +99,17 @@ int time_parse_duration(const char *text, uint64_t bare_unit_ns, uint64_t *ret_n
 		uint64_t scale = bare_unit_ns;
 
 		if (!read_number(&p, &n))
-			return fail(-EINVAL, "bad duration '%s': write it like 30s, 1h30m or 500ms", text);
+			return fail(-EINVAL, "bad duration '%.60s': write it like 30s, 1h30m or 500ms", text);
 		if (*p || !scale || p == text) {
 			u = *p ? read_unit(time_units, &p) : NULL;
 			if (!u && !*p)
-				return fail(-EINVAL, "duration '%s' needs a unit: %ss, %sms, %sm ...", text, text, text, text);
+				return fail(-EINVAL, "duration '%.60s' needs a unit: %.20ss, %.20sms, %.20sm ...", text, text, text, text);
 			if (!u)
-				return fail(-EINVAL, "bad duration '%s': units are ns us ms s m h d w", text);
+				return fail(-EINVAL, "bad duration '%.60s': units are ns us ms s m h d w", text);
 			scale = u->scale;
 		}
 		if (!scale_number(&n, scale, &part) || __builtin_add_overflow(total, part, &total))
-			return fail(-EINVAL, "duration '%s' is too long", text);
+			return fail(-EINVAL, "duration '%.60s' is too long", text);
 		bare_unit_ns = 0; /* `5m3` says no clear thing */
 	} while (*p);
 	*ret_ns = total;
@@ -123,7 +123,7 @@ int size_parse(const char *text, uint64_t *ret_bytes)
 	uint64_t scale = 1;
 
 	if (!read_number(&p, &n))
-		return fail(-EINVAL, "bad size '%s': write it like 4096, 64K, 1G", text);
+		return fail(-EINVAL, "bad size '%.60s': write it like 4096, 64K, 1G", text);
 	if (*p) {
 		char unit[2] = { (char)toupper((unsigned char)*p), 0 };
 		const char *q = unit;
@@ -134,11 +134,11 @@ int size_parse(const char *text, uint64_t *ret_bytes)
 		if (u && u->scale > 1 && (strcasecmp(p, "b") == 0 || strcasecmp(p, "ib") == 0))
 			p += strlen(p);
 		if (!u || *p)
-			return fail(-EINVAL, "bad size '%s': sizes take K, M, G", text);
+			return fail(-EINVAL, "bad size '%.60s': sizes take K, M, G", text);
 		scale = u->scale;
 	}
 	if (!scale_number(&n, scale, ret_bytes))
-		return fail(-EINVAL, "size '%s' is too large", text);
+		return fail(-EINVAL, "size '%.60s' is too large", text);
 	return 0;
 }
 
@@ -287,11 +287,15 @@ int time_parse(const char *text, uint64_t start_ns, uint64_t now_ns, uint64_t *r
 	if (text[0] == '-' || text[0] == '+') {
 		int r = time_parse_duration(text + 1, 0, &d);
 
-		if (r < 0)
-			return r;
+		if (r < 0) {
+			char why[256];
+
+			snprintf(why, sizeof why, "%s", err_detail());
+			return fail(r, "bad time '%.60s': %s", text, why);
+		}
 		if (text[0] == '-' ? __builtin_sub_overflow(now_ns, d, ret_ns)
 				   : __builtin_add_overflow(start_ns, d, ret_ns))
-			return fail(-EINVAL, "time '%s' is out of range", text);
+			return fail(-EINVAL, "time '%.60s' is out of range", text);
 		return 0;
 	}
 	if (parse_epoch(text, ret_ns))
@@ -300,7 +304,7 @@ int time_parse(const char *text, uint64_t start_ns, uint64_t now_ns, uint64_t *r
 		return 0;
 	if (strlen(text) >= 10 && text[4] == '-' && parse_rfc3339(text, ret_ns))
 		return 0;
-	return fail(-EINVAL, "bad time '%s': write it like 2026-01-31T14:03:22Z, 14:03:22.517, -5m, +30s "
+	return fail(-EINVAL, "bad time '%.60s': write it like 2026-01-31T14:03:22Z, 14:03:22.517, -5m, +30s "
 		    "or seconds, milliseconds (13 digits) or nanoseconds (19) since 1970", text);
 }
 

@@ -2,7 +2,9 @@
  * dead in them, and the old ones go.
  *
  * A copy is the record as it was, so that one which stands twice, after a kill
- * in between, is one.  Deletions outlive what they delete: one is dropped only
+ * in between, is one.  The new segments have their names when they are whole and on
+ * the disk: a copy that a loss of power cut short would hide what it was made of.
+ * Deletions outlive what they delete: one is dropped only
  * when no other segment has a record of its snapshot.  The old ones go one after the
  * other, so deletions that only they need stand in a segment of their own until the
  * last of them is gone.  One process at a
@@ -223,35 +225,32 @@ static void find_bases(struct compaction *c)
 
 static int finish_out(struct compaction *c, struct segment *out)
 {
-	int r = 0;
+	int r;
 
 	if (out->fd < 0)
 		return 0;
-	if (c->s->o.fsync != STORE_FSYNC_NEVER)
-		r = segment_sync(out);
-	segment_close(out);
-	out->fd = -1;
-	return r;
-}
-
-static int begin_out(struct compaction *c, struct segment *out)
-{
-	int r = segment_create(out, c->s->segments_path);
-
+	r = segment_appear(out, c->s->o.fsync != STORE_FSYNC_NEVER);
 	if (r < 0)
 		return r;
 	c->written = xrealloc(c->written, (c->nwritten + 1) * sizeof *c->written);
 	c->written[c->nwritten++] = xstrdup(out->path);
+	segment_close(out);
 	return 0;
+}
+
+static void drop_out(struct segment *out)
+{
+	if (out->fd < 0)
+		return;
+	io->unlink(out->path);
+	segment_close(out);
 }
 
 /* Nothing that was copied has gone from where it was. */
 static void undo(struct compaction *c)
 {
-	if (c->out.fd >= 0)
-		segment_close(&c->out);
-	if (c->meanwhile.fd >= 0)
-		segment_close(&c->meanwhile);
+	drop_out(&c->out);
+	drop_out(&c->meanwhile);
 	for (size_t i = 0; i < c->nwritten; i++)
 		io->unlink(c->written[i]);
 }
@@ -292,7 +291,7 @@ static int copy_one(struct compaction *c, uint32_t k, uint64_t at, struct record
 	if (out->fd >= 0 && out->size + h->payload_len > SEGMENT_MAX_BYTES)
 		r = finish_out(c, out);
 	if (r == 0 && out->fd < 0)
-		r = begin_out(c, out);
+		r = segment_create_aside(out, c->s->segments_path);
 	if (r == 0) /* checks it whole: a copy must not make damage sound */
 		r = segment_payload(&c->s->segments[k], at, h, &payload, true);
 	if (r == -EBADMSG)
@@ -307,7 +306,7 @@ static int copy_one(struct compaction *c, uint32_t k, uint64_t at, struct record
 
 static int rewrite(struct compaction *c, uint64_t *ret_freed)
 {
-	_cleanup_free_ char *meanwhile = NULL;
+	const char *meanwhile = NULL;
 	uint64_t before = 0;
 	int r = 0;
 
@@ -320,8 +319,8 @@ static int rewrite(struct compaction *c, uint64_t *ret_freed)
 	if (r == 0)
 		r = finish_out(c, &c->out);
 	if (r == 0 && c->meanwhile.fd >= 0) {
-		meanwhile = xstrdup(c->meanwhile.path);
 		r = finish_out(c, &c->meanwhile);
+		meanwhile = r == 0 ? c->written[c->nwritten - 1] : NULL;
 	}
 	if (r < 0) {
 		undo(c);
@@ -374,6 +373,7 @@ int store_compact(struct store *s, double share, uint64_t *ret_freed)
 	lock = lock_compaction(s);
 	if (lock < 0)
 		return lock == -EBUSY ? 0 : lock;
+	segment_clear_aside(s->segments_path);
 	store_refresh(s);
 	pthread_mutex_lock(&s->lock);
 	c.now_ns = store_now_ns();

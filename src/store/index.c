@@ -22,20 +22,29 @@ static bool followed(const struct segment *seg, uint64_t at, uint64_t end)
 /* Reads the next record: 1 when it is to be folded.  A snapshot in its place
  * is, even a damaged one: it stays listed, and loading it says what is wrong.
  * Anything else must be sound to be believed; so must lengths that lead
- * nowhere, or one flipped bit would hide all that follows. */
+ * nowhere, or one flipped bit would hide all that follows.  A last one that the
+ * power cut short is none: nobody was told of it. */
 static int scan_one(const struct segment *seg, uint64_t end, struct record_header *h, struct buf *meta, bool *ret_damaged)
 {
-	bool listed;
+	bool listed, last;
+	uint64_t next;
 	int r = segment_read(seg, seg->size, h, meta);
 
 	*ret_damaged = false;
 	if (r <= 0)
 		return r;
-	listed = h->type == RECORD_SNAPSHOT && followed(seg, seg->size + record_extent_bytes(h), end);
-	if (listed && record_extent_bytes(h) > CHECKED_BYTES)
+	next = seg->size + record_extent_bytes(h);
+	last = next == end;
+	listed = h->type == RECORD_SNAPSHOT && followed(seg, next, end);
+	if (listed && !last && record_extent_bytes(h) > CHECKED_BYTES)
 		return 1;
 	*ret_damaged = !segment_sound(seg, seg->size, h);
-	return listed || !*ret_damaged ? 1 : -EBADMSG;
+	if (*ret_damaged && last && segment_cut_short(seg, seg->size, h))
+		return 0;
+	if (!*ret_damaged)
+		return 1;
+	/* Where sound ones lie inside, it is its length that is wrong. */
+	return listed && segment_resync(seg, seg->size, next) == next ? 1 : -EBADMSG;
 }
 
 /* Records of a batch whose end was not met yet. */

@@ -123,6 +123,7 @@ struct store {
 	struct orphan *orphans;
 	size_t norphans;
 	uint64_t folded;            /* records since the index was read */
+	bool index_bad;             /* the file is damaged: it is made anew */
 	const struct tier_ops *tiers[3]; /* from near to far */
 	struct item *oldest, *newest;    /* the memory tier's order of use */
 	uint64_t memory_bytes, memory_items, hits, misses, evicted, disk_hits, damaged;
@@ -180,11 +181,14 @@ void fold_start_over(struct store *s);
 uint64_t store_now_ns(void); /* wall clock */
 /* Reads the folder anew: segments have gone. */
 int store_reload(struct store *s);
+/* Whether a segment that was read has gone: another process compacted. */
+bool store_segment_gone(const struct store *s);
 
 /* The index file: every record's header and meta without its payload.  What it
  * holds of a session is folded when that is asked for, by its session, by an id
  * or the beginning of one, by a tag. */
 void index_unpack(struct store *s, struct run_session *r);
+void index_verify(const struct store *s, struct segment_verify *v);
 void index_unpack_all(struct store *s);
 void index_unpack_id(struct store *s, const char *id, size_t n);
 void index_unpack_foreign(struct store *s);

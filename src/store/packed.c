@@ -22,14 +22,14 @@
 #include "proto/store.pb-c.h"
 
 #define INDEX_MAGIC "SNAPIDX2"
-#define INDEX_VERSION 2u
+#define INDEX_VERSION 3u
 #define INDEX_WORTH 256u /* new records that make it worth writing anew, and a sixteenth of all */
 
 struct index_header {
 	char magic[8];
 	uint32_t version, crc;       /* of the front: everything before the ids */
 	uint64_t segments, sessions, records, front_bytes, eager_bytes, tag_bytes, ids, bytes;
-	uint32_t ids_crc, reserved;
+	uint32_t ids_crc, own_crc;   /* of the header, this field 0 */
 };
 struct index_segment {
 	char name[16];
@@ -69,9 +69,16 @@ static const uint8_t *behind(const struct index_header *h) { return (const uint8
 
 /* ---- reading ---- */
 
+static uint32_t own_crc(struct index_header h)
+{
+	h.own_crc = 0;
+	return crc32c(0, &h, sizeof h);
+}
+
 static bool index_sound(const struct index_header *h, size_t n)
 {
-	if (n < sizeof *h || memcmp(h->magic, INDEX_MAGIC, 8) || h->version != INDEX_VERSION || h->bytes != n - sizeof *h ||
+	if (n < sizeof *h || memcmp(h->magic, INDEX_MAGIC, 8) || h->version != INDEX_VERSION || h->own_crc != own_crc(*h) ||
+	    h->bytes != n - sizeof *h ||
 	    h->front_bytes > h->bytes || h->ids > (h->bytes - h->front_bytes) / sizeof(struct index_id))
 		return false;
 	if (h->segments > h->front_bytes / sizeof(struct index_segment) || h->sessions > h->front_bytes / sizeof(struct index_session) ||
@@ -177,25 +184,79 @@ static bool take(struct store *s, const void *map, size_t bytes)
 	return true;
 }
 
-void index_load(struct store *s)
+/* The file mapped; NULL: there is none. */
+static const struct index_header *map_index(const struct store *s, size_t *ret_n)
 {
 	struct stat st;
 	void *p;
 	int fd = open(s->index_path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
-		return;
+		return NULL;
 	p = fstat(fd, &st) == 0 && st.st_size > 0 ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
 	close(fd);
 	if (p == MAP_FAILED)
+		return NULL;
+	*ret_n = (size_t)st.st_size;
+	return p;
+}
+
+void index_load(struct store *s)
+{
+	size_t n;
+	const struct index_header *h = map_index(s, &n);
+
+	if (h == NULL)
 		return;
-	if (!index_sound(p, (size_t)st.st_size) || !take(s, p, (size_t)st.st_size)) {
+	s->index_bad = !index_sound(h, n);
+	if (s->index_bad || !take(s, h, n)) {
 		while (s->nsegments)
 			segment_close(&s->segments[--s->nsegments]);
 		fold_start_over(s);
-		munmap(p, (size_t)st.st_size);
+		munmap((void *)h, n);
 	}
 	s->folded = 0;
+}
+
+/* Whether its bytes are what was written; else where they are not, from the file's begin. */
+static bool index_whole(const struct index_header *h, size_t n, uint64_t *ret_at)
+{
+	const struct index_session *is;
+
+	*ret_at = n < sizeof *h || h->own_crc != own_crc(*h) ? 0 : sizeof *h;
+	if (!index_sound(h, n))
+		return false;
+	*ret_at = sizeof *h + h->front_bytes;
+	if (crc32c(0, (const uint8_t *)h + *ret_at, h->ids * sizeof(struct index_id)) != h->ids_crc)
+		return false;
+	is = (const struct index_session *)(behind(h) + h->segments * sizeof(struct index_segment));
+	for (uint64_t i = 0; i < h->sessions; i++) {
+		*ret_at = sizeof *h + is[i].at;
+		if (is[i].at > h->bytes || is[i].bytes > h->bytes - is[i].at || crc32c(0, behind(h) + is[i].at, is[i].bytes) != is[i].crc)
+			return false;
+	}
+	return true;
+}
+
+/* Those before the third had no checksum of the header. */
+static bool of_other_version(const struct index_header *h, size_t n)
+{
+	return n >= sizeof *h && memcmp(h->magic, INDEX_MAGIC, 8) == 0 &&
+	       (h->version < INDEX_VERSION ? h->own_crc == 0 : h->version > INDEX_VERSION && h->own_crc == own_crc(*h));
+}
+
+void index_verify(const struct store *s, struct segment_verify *v)
+{
+	struct segment whole = { .path = s->index_path };
+	size_t n;
+	const struct index_header *h = map_index(s, &n);
+	uint64_t at;
+
+	if (h == NULL)
+		return;
+	if (!of_other_version(h, n) && !index_whole(h, n, &at))
+		segment_finding(v, false, &whole, at, "the index does not match its checksum; nothing is lost, it is made anew");
+	munmap((void *)h, n);
 }
 
 void index_forget(struct store *s)
@@ -250,8 +311,10 @@ void index_unpack(struct store *s, struct run_session *r)
 	r->m.snapshots = r->m.changes = r->m.coalesced = r->m.stored_bytes = 0;
 	s->bulk = s->unpacking = true;
 	part = behind(p->h) + is->at;
-	if (is->at > p->h->bytes || is->bytes > p->h->bytes - is->at || crc32c(0, part, is->bytes) != is->crc || !replay(s, p, part, is->bytes))
+	if (is->at > p->h->bytes || is->bytes > p->h->bytes - is->at || crc32c(0, part, is->bytes) != is->crc || !replay(s, p, part, is->bytes)) {
+		s->index_bad = true;
 		read_segments(s, p, is->id);
+	}
 	s->unpacking = false;
 	if (!bulk)
 		fold_settle(s);
@@ -462,7 +525,7 @@ static void put_totals(struct store *s, struct building *b)
 		struct index_session *is = &b->sessions[i];
 		const struct run_session *r = fold_session(s, is->id, false);
 
-		is->at = at; /* from the first part, for now */
+		is->at = at; /* counted from the first part: where that lies is known when all are built */
 		is->bytes = b->parts[i].len;
 		is->crc = crc32c(0, b->parts[i].data, b->parts[i].len);
 		at += is->bytes;
@@ -544,6 +607,7 @@ static void put_front(struct store *s, struct building *b, struct index_header *
 	buf_put(front, b->tags.data, b->tags.len);
 	h->crc = crc32c(0, front->data, front->len);
 	h->ids_crc = crc32c(0, b->ids.data, b->ids.len);
+	h->own_crc = own_crc(*h);
 }
 
 static void building_done(struct building *b)
@@ -570,7 +634,7 @@ void index_save(struct store *s)
 	_cleanup_free_ char *temp = NULL;
 	struct building b = { 0 };
 
-	if (s->folded < INDEX_WORTH || (s->packed && s->folded < s->packed->h->records / 16))
+	if (!s->index_bad && (s->folded < INDEX_WORTH || (s->packed && s->folded < s->packed->h->records / 16)))
 		return;
 	put_records(s, &b);
 	put_totals(s, &b);

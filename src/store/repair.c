@@ -86,6 +86,8 @@ static int copy_segment(struct repair *r, struct segment *seg)
 	struct record_header h;
 	int e = 0;
 
+	if (seg->damaged)
+		say(r, seg, 0, "its header is damaged; its records are not");
 	while (at < end && e == 0) {
 		if (segment_read(seg, at, &h, &meta) == 1 && segment_sound(seg, at, &h)) {
 			add(&batch, at);
@@ -104,21 +106,14 @@ static int copy_segment(struct repair *r, struct segment *seg)
 	return e;
 }
 
-/* One whose header is damaged may hold sound records all the same. */
-static int open_any(struct segment *seg, const char *folder, const char *name)
+static int leave_out(struct repair *r, const char *folder, const char *name)
 {
-	char text[20];
-	int e = segment_open(seg, folder, name);
+	_cleanup_free_ char *path = xasprintf("%s/%s", folder, name);
+	struct segment whole = { .path = path };
 
-	if (e != -EBADMSG)
-		return e;
-	memset(seg, 0, sizeof *seg);
-	snprintf(text, sizeof text, "%.16s", name);
-	snprintf(seg->name, sizeof seg->name, "%s", text);
-	seg->path = xasprintf("%s/%s", folder, name);
-	seg->file_id = strtoull(text, NULL, 16);
-	seg->fd = open(seg->path, O_RDONLY | O_CLOEXEC);
-	return seg->fd < 0 ? -errno : 0;
+	r->lost++;
+	say(r, &whole, 0, "nothing in it can be read, and it is left out");
+	return 0;
 }
 
 static int copy_all(struct repair *r, const char *folder)
@@ -132,9 +127,11 @@ static int copy_all(struct repair *r, const char *folder)
 
 		if (!index_segment_name(name))
 			continue;
-		e = open_any(&seg, folder, name);
+		e = segment_open(&seg, folder, name);
 		if (e == 0)
 			e = copy_segment(r, &seg);
+		else if (e == -EBADMSG)
+			e = leave_out(r, folder, name);
 		else if (e == -EAGAIN || e == -ENOENT)
 			e = 0;
 		segment_close(&seg);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/crc32c.h"
+#include "base/dir.h"
 #include "base/err.h"
 #include "base/io.h"
 
@@ -30,7 +31,7 @@ static uint32_t header_crc(struct segment_header h)
 	return crc32c(0, &h, sizeof h);
 }
 
-int segment_create(struct segment *s, const char *folder)
+static int create(struct segment *s, const char *folder, const char *ending)
 {
 	struct segment_header h = { .version = SEGMENT_VERSION };
 	struct timespec now;
@@ -40,7 +41,7 @@ int segment_create(struct segment *s, const char *folder)
 	if (getrandom(&s->file_id, sizeof s->file_id, 0) != sizeof s->file_id)
 		return fail(-errno, "getrandom: %s", strerror(errno));
 	snprintf(s->name, sizeof s->name, "%016llx", (unsigned long long)s->file_id);
-	s->path = xasprintf("%s/%s.seg", folder, s->name);
+	s->path = xasprintf("%s/%s%s", folder, s->name, ending);
 	s->fd = io->open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (s->fd < 0) {
 		r = fail(-errno, "%s: %s", s->path, strerror(errno));
@@ -66,6 +67,55 @@ int segment_create(struct segment *s, const char *folder)
 	return 0;
 }
 
+int segment_create(struct segment *s, const char *folder) { return create(s, folder, ".seg"); }
+int segment_create_aside(struct segment *s, const char *folder) { return create(s, folder, ".new"); }
+
+int segment_appear(struct segment *s, bool sync)
+{
+	_cleanup_free_ char *aside = xstrdup(s->path);
+	int r;
+
+	if (sync && io->fdatasync(s->fd) < 0)
+		return fail(-errno, "%s: fdatasync: %s", s->path, strerror(errno));
+	strcpy(s->path + strlen(s->path) - 4, ".seg");
+	if (io->rename(aside, s->path) == 0)
+		return sync ? segment_sync(s) : 0;
+	r = fail(-errno, "%s: rename: %s", aside, strerror(errno));
+	strcpy(s->path, aside);
+	return r;
+}
+
+void segment_clear_aside(const char *folder)
+{
+	struct dir d;
+
+	if (!dir_open(&d, folder))
+		return;
+	for (const char *name; (name = dir_next(&d));) {
+		_cleanup_free_ char *path = strlen(name) == 20 && strcmp(name + 16, ".new") == 0 ? xasprintf("%s/%s", folder, name) : NULL;
+
+		if (path)
+			io->unlink(path);
+	}
+	dir_close(&d);
+}
+
+/* Each record says in which segment it stands: the header is missed for little. */
+static bool open_headless(struct segment *s)
+{
+	uint64_t end = segment_file_bytes(s), at;
+	struct record_header h;
+
+	s->file_id = strtoull(s->name, NULL, 16);
+	at = segment_resync(s, SEGMENT_HEADER_BYTES - 8, end);
+	if (at == end || io_pread_all(s->fd, &h, sizeof h, at) < 0)
+		return false;
+	s->created_ns = h.created_ns;
+	s->damaged = 1;
+	s->size = SEGMENT_HEADER_BYTES;
+	return true;
+}
+
 int segment_open(struct segment *s, const char *folder, const char *name)
 {
 	struct segment_header h;
@@ -83,7 +133,7 @@ int segment_open(struct segment *s, const char *folder, const char *name)
 		return -EAGAIN;
 	r = io_pread_all(s->fd, &h, sizeof h, 0);
 	if (r == 0 && (memcmp(h.magic, SEGMENT_MAGIC, 8) || h.crc != header_crc(h)))
-		r = -EBADMSG;
+		r = open_headless(s) ? 1 : -EBADMSG;
 	if (r == 0 && h.version > SEGMENT_VERSION)
 		r = -EPROTO;
 	if (r < 0) {
@@ -92,6 +142,8 @@ int segment_open(struct segment *s, const char *folder, const char *name)
 		segment_close(s);
 		return r;
 	}
+	if (r == 1)
+		return 0;
 	s->file_id = h.file_id;
 	s->created_ns = h.created_ns;
 	s->size = SEGMENT_HEADER_BYTES;
@@ -185,7 +237,9 @@ int segment_append(struct segment *s, struct record_header *h, const void *meta,
 	if (r == 0 && pad)
 		r = io_pwrite_all(s->fd, zero, pad, body + h->meta_len + h->payload_len);
 	if (r == 0)
-		r = io_pwrite_all(s->fd, h, sizeof *h, at);
+		r = io_pwrite_all(s->fd, &h->crc, sizeof *h - RECORD_BEGIN_BYTES, at + RECORD_BEGIN_BYTES);
+	if (r == 0)
+		r = io_pwrite_all(s->fd, h, RECORD_BEGIN_BYTES, at);
 	if (r < 0) {
 		if (io->ftruncate(s->fd, (off_t)at) < 0)
 			s->failed = true;
@@ -243,6 +297,7 @@ int segment_read(const struct segment *s, uint64_t at, struct record_header *h, 
 	return r < 0 ? r : 1;
 }
 
+#define SECTOR_BYTES 512u  /* what a disk writes whole, at least */
 #define SMALL_BYTES 16384u /* a record that is read in one go */
 
 static bool all_zero(const uint8_t *p, size_t n)
@@ -331,6 +386,26 @@ bool segment_sound(const struct segment *s, uint64_t at, const struct record_hea
 	return all_zero(b.data + used, n - used) && record_crc(*h, b.data, b.data + h->meta_len) == h->crc;
 }
 
+bool segment_cut_short(const struct segment *s, uint64_t at, const struct record_header *h)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	uint64_t from = at + RECORD_HEADER_BYTES;
+	size_t n = (size_t)h->meta_len + h->payload_len;
+
+	if (io_pread_all(s->fd, buf_room(&b, n + 1), n, from) < 0)
+		return false;
+	for (size_t k = 0; k < n;) {
+		size_t part = SECTOR_BYTES - (from + k) % SECTOR_BYTES;
+
+		if (part > n - k)
+			part = n - k;
+		if (all_zero(b.data + k, part))
+			return true;
+		k += part;
+	}
+	return false;
+}
+
 static bool record_stands(const struct segment *s, uint64_t at, uint64_t end)
 {
 	struct record_header h;
@@ -367,7 +442,7 @@ void segment_finding(struct segment_verify *v, bool torn, const struct segment *
 }
 
 /* Behind the last whole record: nothing but what a killed writer can leave,
- * which is a body whose header was never written. */
+ * which is a body whose header was never begun. */
 static bool tail_is_torn(const struct segment *seg, uint64_t at, uint64_t end)
 {
 	char header[RECORD_HEADER_BYTES] = { 0 };
@@ -380,10 +455,7 @@ static bool tail_is_torn(const struct segment *seg, uint64_t at, uint64_t end)
 	if (n == sizeof header && h.magic == RECORD_MAGIC && h.file_id == seg->file_id && h.meta_len <= RECORD_META_MAX &&
 	    h.payload_len < 1ull << 40 && at + record_extent_bytes(&h) > end)
 		return true; /* the file was cut short */
-	for (size_t i = 0; i < n; i++)
-		if (header[i])
-			return n < sizeof header;
-	return true;
+	return n < sizeof header || all_zero((const uint8_t *)header, RECORD_BEGIN_BYTES);
 }
 
 /* A batch that has no end is the last thing in its segment. */
@@ -419,6 +491,8 @@ void segment_verify(struct segment_verify *v, const struct segment *seg)
 	struct record_header h;
 	int r;
 
+	if (seg->damaged)
+		segment_finding(v, false, seg, 0, "its header is damaged");
 	while (at < end) {
 		r = segment_read(seg, at, &h, &meta);
 		if (r == 1 && segment_sound(seg, at, &h)) {
@@ -429,7 +503,8 @@ void segment_verify(struct segment_verify *v, const struct segment *seg)
 		}
 		uint64_t next = segment_resync(seg, at, end);
 
-		if (next == end && r != 1 && (growing || tail_is_torn(seg, at, end))) {
+		if (next == end && (r == 1 ? at + record_extent_bytes(&h) == end && segment_cut_short(seg, at, &h) :
+					     growing || tail_is_torn(seg, at, end))) {
 			verify_end(v, seg, &batch, at, growing);
 			return;
 		}

@@ -38,6 +38,10 @@ struct record_header {
 	uint64_t reserved;
 };
 _Static_assert(sizeof(struct record_header) == RECORD_HEADER_BYTES, "fixed");
+/* Written when all else of the record is: eight aligned bytes are there or not, whereas a
+ * kill may come between the pages that a longer write lies in. */
+#define RECORD_BEGIN_BYTES 8u
+_Static_assert(offsetof(struct record_header, crc) == RECORD_BEGIN_BYTES, "fixed");
 
 static inline uint64_t record_extent_bytes(const struct record_header *h)
 {
@@ -60,8 +64,16 @@ struct segment {
 
 /* Makes a new segment for writing, locked. */
 int segment_create(struct segment *s, const char *folder);
+/* The same under another name (`.new`), which no reader takes for a segment, until
+ * segment_appear().  What nobody may see in part is made like that. */
+int segment_create_aside(struct segment *s, const char *folder);
+/* Syncs it if asked, and gives it its name. */
+int segment_appear(struct segment *s, bool sync);
+/* Removes what a killed writer left aside: nobody else may be writing aside. */
+void segment_clear_aside(const char *folder);
 /* Opens one for reading; its header is checked.  -EAGAIN: it has none yet, and
- * is left open so that segment_is_written() tells begun from torn. */
+ * is left open so that segment_is_written() tells begun from torn.  A damaged header
+ * before sound records is damage like any other; -EBADMSG: there are none. */
 int segment_open(struct segment *s, const char *folder, const char *name);
 /* One that was opened before, by what is known of it: no file is touched. */
 void segment_known(struct segment *s, const char *folder, const char *name, uint64_t covered, uint64_t created_ns);
@@ -85,6 +97,9 @@ int segment_payload(struct segment *s, uint64_t at, const struct record_header *
 bool segment_sane(const struct segment *s, const struct record_header *h, uint64_t left);
 /* The whole record's checksum, at the cost of reading it. */
 bool segment_sound(const struct segment *s, uint64_t at, const struct record_header *h);
+/* Of the last record, which is not sound: whether the power failed before all of it had
+ * come to the disk.  Files grow by zeros, so a sector's worth of it is nothing else. */
+bool segment_cut_short(const struct segment *s, uint64_t at, const struct record_header *h);
 /* Whether another process has it locked, that is still writes it. */
 bool segment_is_written(const struct segment *s);
 /* Where a sound record begins behind `at`, or the file's end. */

@@ -1,4 +1,4 @@
-/* The store: opening, appending, finding, loading, verifying; see store.h.
+/* The store: opening, appending, finding, verifying; see store.h.
  * One lock around the fold; compression happens outside it. */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -100,8 +100,7 @@ int store_reload(struct store *s)
 	return r;
 }
 
-/* Whether a segment that was read has gone: another process compacted. */
-static bool segment_gone(const struct store *s)
+bool store_segment_gone(const struct store *s)
 {
 	for (uint32_t k = 0; k < s->nsegments; k++)
 		if (k != s->mine && access(s->segments[k].path, F_OK) < 0 && errno == ENOENT)
@@ -118,7 +117,7 @@ int store_refresh(struct store *s)
 		return 0;
 	pthread_mutex_lock(&s->lock);
 	fold_let_go(s);
-	gone = s->batch == NULL && segment_gone(s);
+	gone = s->batch == NULL && store_segment_gone(s);
 	if (!gone)
 		r = read_folder(s);
 	pthread_mutex_unlock(&s->lock);
@@ -170,10 +169,10 @@ static int open_folder(struct store *s, const char *path)
 		if (r == 0)
 			r = make_folder(s, index);
 		if (r < 0)
-			return fail(r, "%s: %s", path, strerror(-r));
+			return fail(r, "%.300s: %s", path, strerror(-r));
 	}
 	if (stat(s->segments_path, &st) < 0)
-		return fail(-errno, "%s: %s", path, errno == ENOENT ? "no store here" : strerror(errno));
+		return fail(-errno, "%.300s: %s", path, errno == ENOENT ? "no store here" : strerror(errno));
 	s->unread = true;
 	return s->o.unread ? 0 : store_refresh(s);
 }
@@ -699,7 +698,7 @@ int store_session_find(struct store *s, const char *name, struct session_meta *r
 	if (first)
 		*ret = first->m;
 	pthread_mutex_unlock(&s->lock);
-	return first ? 0 : fail(-ENOENT, "no session \"%s\"", name);
+	return first ? 0 : fail(-ENOENT, "no session \"%.255s\"", name);
 }
 
 size_t store_snapshot_count(struct store *s, const char *session_id)
@@ -782,80 +781,6 @@ int store_gap_at(struct store *s, size_t i, struct gap_meta *ret)
 	return r;
 }
 
-/* What a record holds; *ret_raw_len 0: it is not compressed. */
-static int load_once(struct store *s, const struct snapshot_meta *m, struct buf *ret, uint64_t *ret_raw_len, bool *ret_gone)
-{
-	struct item *it;
-	int r = -ENOENT;
-
-	store_enter(s);
-	it = fold_item(s, m->id);
-	*ret_raw_len = it && it->h.flags & RECORD_COMPRESSED ? it->h.raw_len : 0;
-	for (size_t k = 0; it && r == -ENOENT && s->tiers[k]; k++) {
-		r = s->tiers[k]->get(s, it, ret);
-		if (r == 0 && k > 0)
-			s->tiers[0]->put(s, it, ret->data, ret->len);
-	}
-	*ret_gone = r == -ENOENT && it && s->batch == NULL && segment_gone(s);
-	pthread_mutex_unlock(&s->lock);
-	return it == NULL || r == -ENOENT ? fail(-ENOENT, "no snapshot %s", m->id) : r;
-}
-
-static int load_stored(struct store *s, const struct snapshot_meta *m, struct buf *ret, uint64_t *ret_raw_len)
-{
-	bool gone = false;
-	int r = load_once(s, m, ret, ret_raw_len, &gone);
-
-	if (!gone)
-		return r;
-	r = store_reload(s); /* the strings of *m live on until the next refresh of the caller's own */
-	return r < 0 ? r : load_once(s, m, ret, ret_raw_len, &gone);
-}
-
-int store_load(struct store *s, const struct snapshot_meta *m, struct buf *ret)
-{
-	_cleanup_buf_ struct buf stored = BUF_INIT;
-	uint64_t raw_len;
-	int r = load_stored(s, m, &stored, &raw_len);
-
-	if (r < 0)
-		return r;
-	if (raw_len)
-		return codec_decompress(stored.data, stored.len, raw_len, ret);
-	buf_put(ret, stored.data, stored.len);
-	return 0;
-}
-
-int store_load_begin(struct store *s, const struct snapshot_meta *m, struct store_loading *ret)
-{
-	uint64_t raw_len;
-	int r;
-
-	*ret = (struct store_loading){ .payload = BUF_INIT, .stored = BUF_INIT };
-	r = load_stored(s, m, &ret->stored, &raw_len);
-	if (r == 0 && raw_len) {
-		r = codec_ahead_begin(ret->stored.data, ret->stored.len, raw_len, &ret->payload, &ret->ahead);
-	} else if (r == 0) {
-		ret->payload = ret->stored;
-		ret->stored = (struct buf)BUF_INIT;
-	}
-	if (r < 0) {
-		buf_done(&ret->stored);
-		buf_done(&ret->payload);
-	}
-	return r;
-}
-
-uint64_t store_loaded(struct store_loading *l, uint64_t n) { return l->ahead ? codec_ahead_wait(l->ahead, n) : l->payload.len; }
-
-int store_load_end(struct store_loading *l)
-{
-	int r = codec_ahead_end(l->ahead);
-
-	buf_done(&l->stored);
-	return r;
-}
-
 void store_get_stats(struct store *s, struct store_stats *r)
 {
 	store_enter(s);
@@ -907,6 +832,8 @@ int store_verify_all(struct store *s,
 		segment_close(&seg);
 	}
 	dir_close(&d);
+	if (!s->in_memory)
+		index_verify(s, &v);
 	if (ret_records)
 		*ret_records = v.records;
 	return v.damaged ? fail(-EBADMSG, "%s: damaged", s->path) : v.torn;

@@ -21,6 +21,8 @@ void suite_store_more(void);
 void suite_store_search(void);
 void suite_store_batch(void);
 void suite_store_calls(void);
+void suite_store_power(void);
+void suite_store_faults(void);
 void suite_store_delete(void);
 void suite_store_index(void);
 void suite_transfer(void);
@@ -31,7 +33,7 @@ static const struct {
 } suites[] = {
 	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
 	{ "store_search", suite_store_search }, { "store_batch", suite_store_batch },
-	{ "feed", suite_feed }, { "store_calls", suite_store_calls }, { "store_delete", suite_store_delete },
+	{ "feed", suite_feed }, { "store_calls", suite_store_calls }, { "store_power", suite_store_power }, { "store_faults", suite_store_faults }, { "store_delete", suite_store_delete },
 	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
 	{ "json_text", suite_json_text }, { "state_json", suite_state_json }, { "explicit", suite_explicit }, { "handed", suite_handed },
 	{ "api", suite_api }, { "transfer", suite_transfer }, { "store_index", suite_store_index },

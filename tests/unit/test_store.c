@@ -253,7 +253,7 @@ static uint8_t *map_file(const char *path, size_t *ret_n)
 	*ret_n = file_size(path);
 	p = mmap(NULL, *ret_n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
-	if (p == MAP_FAILED)
+	if (p == MAP_FAILED || *ret_n == 0)
 		abort();
 	return p;
 }
