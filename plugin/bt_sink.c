@@ -50,8 +50,8 @@ static int end(struct sink *s, const char *failed)
 	int r;
 
 	if (s->handing.store && !s->quiet)
-		fprintf(stderr, "snaptrail: session %s: %llu events, %llu snapshots\n", s->handing.name, (unsigned long long)s->events,
-			(unsigned long long)s->snapshots);
+		fprintf(stderr, "snaptrail: session %s: %llu events, %llu snapshot%s\n", s->handing.name, (unsigned long long)s->events,
+			(unsigned long long)s->snapshots, s->snapshots == 1 ? "" : "s");
 	handing_done(&s->handing);
 	if (s->feed == NULL)
 		return 0;
@@ -62,8 +62,9 @@ static int end(struct sink *s, const char *failed)
 	if (sum.lost)
 		snprintf(rest, sizeof rest, ", %llu lost by the tracer", (unsigned long long)sum.lost);
 	if (!s->quiet)
-		fprintf(stderr, "snaptrail: session %s: %llu events, %llu changes, %llu snapshots%s\n", sum.session,
-			(unsigned long long)s->events, (unsigned long long)sum.changes, (unsigned long long)sum.snapshots, rest);
+		fprintf(stderr, "snaptrail: session %s: %llu events, %llu changes, %llu snapshot%s%s\n", sum.session,
+			(unsigned long long)s->events, (unsigned long long)sum.changes, (unsigned long long)sum.snapshots,
+			sum.snapshots == 1 ? "" : "s", rest);
 	return 0;
 }
 

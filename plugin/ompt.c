@@ -134,7 +134,7 @@ static void begin(struct thread *t, enum what w, const char *type, const char *t
 	char key[KEY_BYTES];
 	uint32_t depth = ++t->depth[w];
 
-	if (depth > DEEP || !may_tell(t))
+	if (depth - 1 >= DEEP || !may_tell(t))
 		return;
 	t->told[w] |= 1ull << (depth - 1);
 	r.key = key;

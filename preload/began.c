@@ -3,7 +3,8 @@
  *
  * An environment is long and mostly inherited, so it is recorded in full once
  * a session and named by a hash afterwards; the few variables that a shell
- * changes at every command are left out of the hash and always written. */
+ * changes at every command are left out of the hash and always written.  Only
+ * what will be named again has a hash: who reads keeps each that came with one. */
 #include "began.h"
 
 #include <sys/auxv.h>
@@ -61,6 +62,8 @@ bool is_known(uint64_t hash)
 			return true;
 	return false;
 }
+
+bool room_to_remember(void) { return __atomic_load_n(&board_known(visitor.board)[BOARD_KNOWN - 1], __ATOMIC_RELAXED) == 0; }
 
 void remember_known(uint64_t hash)
 {
@@ -158,16 +161,22 @@ void report_began(int argc, char **argv, char **env)
 	if (!exe_known)
 		exe_len = sys3(SYS_readlink, (long)"/proc/self/exe", (long)exe, sizeof exe);
 	sys2(SYS_prctl, PR_GET_NAME, (long)comm);
+	if (!env_known && (l.cut || !room_to_remember()))
+		hash = 0;
+	if (!exe_known && (exe_len <= 0 || !room_to_remember()))
+		exe_is = 0;
 	c = (struct change){
 		.kind = PROCESS_BEGAN, .name = text(comm), .tid = self.tid, .pid = visitor.pid, .ppid = (uint32_t)sys0(SYS_getppid),
 		.uid = (uint32_t)sys0(SYS_getuid), .env_hash = hash, .exe_hash = exe_is, .partial = l.cut,
 		.cwd = BYTES(cwd, cwd_len > 1 ? cwd_len - 1 : 0), .exe = BYTES(exe, exe_len > 0 ? exe_len : 0),
 		.lists = BYTES(room_lists, l.p - room_lists),
 	};
+	MARK("image to be told");
 	report(c);
-	if (!env_known && !l.cut)
+	MARK("image told");
+	if (hash && !env_known)
 		remember_known(hash);
-	if (exe_len > 0 && exe_is)
+	if (exe_is && !exe_known)
 		remember_known(exe_is);
 	inherited_remember();
 }

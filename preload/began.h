@@ -24,6 +24,7 @@ static inline uint64_t hash_word(uint64_t h, uint64_t v)
 bool is_known(uint64_t hash);
 /* After the record that defines it: who reads it as known must find that. */
 void remember_known(uint64_t hash);
+bool room_to_remember(void);
 
 /* The descriptors this image began with, as the field CHANGE_FDS.  Devices that
  * are seen for the first time are to be remembered by inherited_remember(). */

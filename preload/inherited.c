@@ -182,6 +182,7 @@ static int walk_next(struct walk *w)
 bool inherited_list(struct list *l)
 {
 	uint8_t *begun = l->p;
+	bool cut = l->cut, room = room_to_remember();
 	struct walk w;
 	int fd;
 
@@ -189,12 +190,12 @@ bool inherited_list(struct list *l)
 	if (list_all_known(l) && !l->cut)
 		return true;
 	l->p = begun;
-	l->cut = false;
+	l->cut = cut;
 	if (!walk_begin(&w))
 		return false;
 	while ((fd = walk_next(&w)) >= 0) {
 		struct statx st;
-		uint64_t hash = identify(fd, &st) && S_ISCHR(st.stx_mode) && new_count < NEW_DEVICES ? device_hash(&st) : 0;
+		uint64_t hash = room && new_count < NEW_DEVICES && identify(fd, &st) && S_ISCHR(st.stx_mode) ? device_hash(&st) : 0;
 
 		list_fd(l, fd, w.link, w.len < 900 ? (uint32_t)w.len : 900, hash);
 		if (hash)

@@ -4,13 +4,18 @@
 #ifndef SNAPTRAIL_PRELOAD_SYS_H
 #define SNAPTRAIL_PRELOAD_SYS_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #if !defined(__x86_64__)
 #error "the visitor knows the system call convention of x86-64 only"
 #endif
 
+#ifdef __clang_analyzer__ /* sees no writing in assembler: a stranger may write to all that it is given */
+long sys6(long n, long a, long b, long c, long d, long e, long f);
+#else
 static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 {
 	register long r10 __asm__("r10") = d;
@@ -23,6 +28,7 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 			 : "rcx", "r11", "memory");
 	return ret;
 }
+#endif
 static inline long sys0(long n) { return sys6(n, 0, 0, 0, 0, 0, 0); }
 static inline long sys1(long n, long a) { return sys6(n, a, 0, 0, 0, 0, 0); }
 static inline long sys2(long n, long a, long b) { return sys6(n, a, b, 0, 0, 0, 0); }
@@ -53,6 +59,14 @@ static inline long sys_fd_link(int fd, char *out, unsigned long n)
 		path[at++] = digits[--k];
 	path[at] = 0;
 	return sys3(SYS_readlink, (long)path, (long)out, (long)n);
+}
+/* A program that counts its address space has none to spare for big rings,
+ * engines and unwinders. */
+static inline bool address_space_limited(void)
+{
+	struct rlimit limit;
+
+	return sys4(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit) < 0 || limit.rlim_cur != RLIM_INFINITY;
 }
 static inline int sys_failed(const void *p) { return (unsigned long)p > -4096ul; }
 

@@ -85,19 +85,22 @@ static struct lane *slot_claim(uint32_t tid)
 	uint32_t spread = tid * 2654435761u;
 
 	/* First those that the kernel maps together with the header. */
-	for (uint32_t i = 0; i < SLOTS_NEAR + b->slots; i++) {
-		struct lane *l = board_slot(b, i < SLOTS_NEAR ? (spread + i) % SLOTS_NEAR : (spread + i) % b->slots);
+	for (uint32_t i = 0; i < SLOTS_NEAR + BOARD_SLOTS; i++) {
+		struct lane *l = board_slot(b, i < SLOTS_NEAR ? (spread + i) % SLOTS_NEAR : (spread + i) % BOARD_SLOTS);
 		uint32_t expected = LANE_FREE;
 
 		if (__atomic_load_n(&l->state, __ATOMIC_RELAXED) == LANE_FREE &&
 		    __atomic_compare_exchange_n(&l->state, &expected, LANE_CLAIMED, false, __ATOMIC_ACQ_REL,
 						__ATOMIC_RELAXED)) {
+			MARK("lane claimed");
 			lane_init(l, tid, SLOT_DATA_BYTES, SLOT_DATA_OFFSET);
 			l->serial = 0;
 			slot_gauges(l)->used = 0;
 			slot_gauges(l)->more_serial = 0;
 			*lane_heap(l) = (struct lane_heap){ 0 };
+			MARK("lane prepared");
 			__atomic_store_n(&l->state, LANE_LIVE, __ATOMIC_RELEASE);
+			MARK("lane live");
 			return l;
 		}
 	}
@@ -150,14 +153,6 @@ static bool file_size_allowed(uint64_t n)
 	return limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= n;
 }
 
-/* A program that counts its address space has none to spare for big rings. */
-static bool address_space_limited(void)
-{
-	struct rlimit limit;
-
-	return sys4(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit) < 0 || limit.rlim_cur != RLIM_INFINITY;
-}
-
 /* A handler that jumps away from here would leave our descriptor open in the
  * target: signals wait for these few calls, but not the two that glibc's own
  * setuid and cancellation run on. */
@@ -192,6 +187,7 @@ static void *file_map(char letter, uint32_t tid, uint32_t serial, uint64_t n, bo
 		signals_release(mask);
 		return NULL;
 	}
+	MARK("ring file made");
 	if (sys4(SYS_fallocate, fd, 0, 0, (long)n) >= 0)
 		p = sys_mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | (populate ? MAP_POPULATE : 0), (int)fd);
 	sys_close((int)fd);
@@ -215,6 +211,7 @@ static struct lane *ring_make(uint32_t tid, uint32_t size)
 	lane_init(l, tid, size, LANE_HEADER_BYTES);
 	l->serial = serial;
 	l->state = LANE_LIVE;
+	MARK("ring prepared");
 	ring_path(from, 't', tid, serial);
 	ring_path(to, 'r', tid, serial);
 	if (sys2(SYS_rename, (long)from, (long)to) < 0) {
@@ -222,6 +219,7 @@ static struct lane *ring_make(uint32_t tid, uint32_t size)
 		sys1(SYS_unlink, (long)from);
 		return NULL;
 	}
+	MARK("ring named");
 	__atomic_add_fetch(&b->rings_ready, 1, __ATOMIC_RELEASE);
 	ring_doorbell();
 	return l;
@@ -240,6 +238,10 @@ static void lane_adopt(struct lane *l)
 	__atomic_store_n(&self.generation, *visitor.generation, __ATOMIC_RELAXED);
 }
 
+/* What the board says of sizes is every program's of the session to write over: the
+ * others must neither crash nor go round in it. */
+static uint32_t sane_size(uint32_t n) { return n < 4096 || n > 1u << 30 || n & (n - 1) ? 65536 : n; }
+
 /* The old lane stays mapped: a report that this one interrupted may still be
  * writing into it.  Its hold stays too: a round that does not know the new lane
  * yet sees it there. */
@@ -247,12 +249,12 @@ static bool lane_grow(uint32_t at_least)
 {
 	struct lane *old = self.lane, *l;
 	struct board *b = visitor.board;
-	uint32_t size = old->serial ? old->size_bytes * 4 : b->lane_bytes;
+	uint32_t size = sane_size(old->serial ? old->size_bytes * 4 : b->lane_bytes), most = sane_size(b->lane_max_bytes);
 
-	while (size < at_least * 2)
+	while (size < at_least * 2 && size < most)
 		size *= 2;
-	if (size > b->lane_max_bytes)
-		size = b->lane_max_bytes;
+	if (size > most)
+		size = most;
 	if (size <= old->size_bytes || self.busy)
 		return false;
 	if (grow_pause) {
@@ -266,6 +268,7 @@ static bool lane_grow(uint32_t at_least)
 		__atomic_store_n(&l->hold, old->hold, __ATOMIC_RELAXED);
 		__atomic_store_n(&l->ahead, old->ahead, __ATOMIC_RELAXED);
 		lane_adopt(l);
+		MARK("lane grown");
 		if (visitor_heap)
 			visitor_heap->moved(lane_heap(l));
 		__atomic_store_n(&old->state, LANE_CLOSED, __ATOMIC_RELEASE);
@@ -328,9 +331,11 @@ uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos)
 			lane_void(l, pos + pad, extent);
 			continue;
 		}
+		MARK("room taken at the end");
 		if (pad)
 			__atomic_store_n((uint64_t *)(self.data + (pos & self.mask)),
 					 record_header(pos, (uint32_t)pad - 8, RECORD_VOID), __ATOMIC_RELEASE);
+		MARK("end padded");
 		pos += pad;
 		__atomic_store_n((uint64_t *)p, record_header(pos, n, RECORD_UNFINISHED), __ATOMIC_RELAXED);
 		*ret_pos = pos;
@@ -350,7 +355,7 @@ static struct lane *lane_for(uint32_t tid)
 	if (l == NULL)
 		l = slot_claim(tid);
 	if (l == NULL)
-		l = ring_make(tid, visitor.board->lane_bytes);
+		l = ring_make(tid, sane_size(visitor.board->lane_bytes));
 	if (l == NULL) {
 		struct board *b = visitor.board;
 		uint64_t t = stamp_now(), none = 0;
@@ -387,6 +392,7 @@ void visitor_thread_ended(void)
 	if (self.lane == NULL || self.generation == 0 || self.generation != *visitor.generation)
 		return;
 	REPORT(.kind = THREAD_ENDED, .tid = self.tid);
+	MARK("thread told");
 	hold_end(); /* cancelled within a call */
 	ahead_end();
 	l = self.lane; /* the last report may have made it grow */
@@ -401,6 +407,7 @@ void visitor_thread_ended(void)
 		if (__atomic_compare_exchange_n(&spare_lanes[i], &none, l, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 			return;
 	}
+	MARK("lane closing");
 	__atomic_store_n(&l->state, LANE_CLOSED, __ATOMIC_RELEASE);
 }
 
@@ -473,6 +480,7 @@ void visitor_forked(uint64_t stamp)
 	visitor_vfork_seen = false;
 	same = in_same_namespace();
 	if (visitor.groups && !visitor.board->closing && process_begin()) {
+		MARK("child begun");
 		if (same || stamp == 0)
 			REPORT(.kind = PROCESS_FORKED, .stamp = stamp, .pid = visitor.pid, .ppid = same ? parent : 0, .tid = self.tid);
 	} else {

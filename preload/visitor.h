@@ -31,6 +31,7 @@
 #include <threads.h>
 
 #include "heap.h"
+#include "base/mark.h"
 #include "report/change.h"
 #include "report/ring.h"
 
@@ -147,6 +148,7 @@ static inline __attribute__((always_inline)) uint8_t *lane_reserve(uint32_t n, u
 		   lane_take(l, pos, extent))) {
 		uint8_t *p = self.data + (pos & self.mask);
 
+		MARK("room taken");
 		__atomic_signal_fence(__ATOMIC_SEQ_CST); /* p was made while the lane was l, or it is no good */
 		if (unlikely(self.lane != l)) {
 			lane_void(l, pos, extent);
@@ -200,8 +202,11 @@ static inline __attribute__((always_inline)) bool report_plain(struct change c)
 	q = p;
 	*q++ = RUN_CHANGES_TAG;
 	q = varint_put(q, inner);
+	MARK("report begun");
 	change_put(q, &c);
+	MARK("report written");
 	lane_commit(p, pos, n);
+	MARK("report finished");
 	return true;
 }
 

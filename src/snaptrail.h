@@ -231,7 +231,8 @@ struct snaptrail_point {
 	struct snaptrail_snapshot snapshot;
 };
 /* REF: id, unique prefix, latest, first, live, tag:NAME, mark:NAME, @TIME,
- * #SEQ, REF~N, SESSION/REF.  `session`: where unqualified ones look, or NULL. */
+ * #SEQ, REF~N, SESSION/REF; never empty.  `session`: where unqualified ones look, or
+ * NULL. */
 int snaptrail_resolve(struct snaptrail *st, const char *session, const char *ref, struct snaptrail_point *ret);
 
 /* By id or unique prefix of 4 or more characters; its state is not loaded.

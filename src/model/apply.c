@@ -15,7 +15,7 @@ void channel_push(struct moment *at, struct entity *e, struct value v, uint32_t 
 	if (at->m->observe) {
 		char field[32];
 
-		snprintf(field, sizeof field, "%llu", (unsigned long long)(e->dropped + e->value.n));
+		snprintf(field, sizeof field, "%llu", (unsigned long long)e->dropped + e->value.n);
 		at->m->observe(at->m->observe_arg, e, field, NULL, &v);
 	}
 	value_push(&e->value, v);
@@ -44,7 +44,7 @@ void channel_add(struct moment *at, struct process *p, const char *channel, cons
 	set_str(&v, "direction", direction);
 	set_str(&v, "source", strcmp(direction, "in") ? id : target);
 	set_str(&v, "target", strcmp(direction, "in") ? target : id);
-	value_set(&v, "timestamp", 9, true, value_real((double)(at->time_ns / 1000) / 1000.0));
+	value_set(&v, "timestamp", 9, true, value_real(time_ms(at->time_ns)));
 	channel_push(at, e, v, CHANNEL_KEPT);
 }
 
@@ -200,7 +200,7 @@ static void on_memory(struct moment *at, struct process *p, const struct change 
 static void active(struct model *m, const struct process *p, uint64_t time_ns)
 {
 	if (p->agent && p->alive)
-		value_set(&p->agent->value, "lastActivity", 12, true, value_real((double)(time_ns / 1000) / 1000.0));
+		value_set(&p->agent->value, "lastActivity", 12, true, value_real(time_ms(time_ns)));
 	(void)m;
 }
 

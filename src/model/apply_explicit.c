@@ -81,7 +81,7 @@ static struct entity *about(struct moment *at, struct process *p, const struct c
 /* Not a fact of its own: nobody is told. */
 static void active(struct entity *agent, uint64_t time_ns)
 {
-	value_set(&agent->value, "lastActivity", 12, true, value_real((double)(time_ns / 1000) / 1000.0));
+	value_set(&agent->value, "lastActivity", 12, true, value_real(time_ms(time_ns)));
 }
 
 static void on_agent(struct moment *at, struct process *p, const struct change *c, const struct value *v)
@@ -261,7 +261,7 @@ void message_complete(struct value *v, uint32_t pid, uint64_t said)
 		value_set(v, self, 6, true, value_text(k.text, k.n));
 	}
 	if (!value_get(v, "timestamp"))
-		value_set(v, "timestamp", 9, true, value_real((double)(said / 1000) / 1000.0));
+		value_set(v, "timestamp", 9, true, value_real(time_ms(said)));
 }
 
 /* Whether the bytes are message Value with an object; what that holds is not looked at. */

@@ -34,7 +34,7 @@ const struct value *folder_of(struct moment *at, uint32_t pid, bool has_dir, int
 /* Takes "." and "..", and doubled slashes out of an absolute path, in place. */
 static void path_clean(struct buf *b)
 {
-	char *out = (char *)b->data, *in = buf_cstr(b), *start = out = (char *)b->data;
+	char *in = buf_cstr(b), *start = in, *out = in;
 
 	while (*in) {
 		size_t n;
@@ -152,7 +152,7 @@ static struct entity *fd_begin(struct moment *at, struct process *p, int fd, uin
 	set_str(&v, "status", "open");
 	value_set(&v, "allocation", 10, true, all);
 	value_set(&v, "usage", 5, true, usage);
-	value_set(&v, "timestamp", 9, true, value_real((double)(at->time_ns / 1000) / 1000.0));
+	value_set(&v, "timestamp", 9, true, value_real(time_ms(at->time_ns)));
 	entity_assign(at, e, v);
 	return e;
 }

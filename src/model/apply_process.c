@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <sys/wait.h>
 
+#include "report/ring.h"
+
 /* ---- the session's swarm ---- */
 
 void swarm_update(struct moment *at)
@@ -142,7 +144,7 @@ static void process_retire(struct moment *at, struct process *p)
 		const struct value *created = value_get(&p->agent->value, "createdAt");
 
 		sprintf(suffix, "~%lld", ticks && ticks->type == VALUE_INT ? (long long)ticks->integer :
-			created && created->type == VALUE_DOUBLE ? (long long)created->real : 0ll);
+			created && created->type == VALUE_DOUBLE ? (long long)created->real : 0LL);
 		for (int t = 0; t < 2; t++) {
 			for (e = p->owned; e; e = next) {
 				const char *rest = strchr(e->key, '/');
@@ -223,13 +225,13 @@ static void threads_end(struct moment *at, struct process *p, uint32_t but, cons
 	}
 }
 
-void memory_set(struct moment *at, struct process *p, const struct key *k, const void *v, size_t n, const char *type)
+struct entity *memory_set(struct moment *at, struct process *p, const struct key *k, const void *v, size_t n, const char *type)
 {
 	struct entity *e = entity_take(at, TABLE_MEMORY, k->text, k->n, true);
 	struct key id;
 
 	if (e == NULL)
-		return;
+		return NULL;
 	if (e->owner != p)
 		entity_own(at->m, e, p);
 	field_text(at, e, "value", v, n);
@@ -237,6 +239,7 @@ void memory_set(struct moment *at, struct process *p, const struct key *k, const
 	key_pid_only(&id, p->pid);
 	field_text(at, e, "agentId", id.text, id.n);
 	field_str(at, e, "type", type);
+	return e;
 }
 
 void memory_unset(struct moment *at, const struct key *k)
@@ -244,14 +247,14 @@ void memory_unset(struct moment *at, const struct key *k)
 	entity_delete(at, TABLE_MEMORY, k->text, k->n);
 }
 
-static void env_put(struct moment *at, struct process *p, const char *s, size_t n)
+static struct entity *env_put(struct moment *at, struct process *p, const char *s, size_t n)
 {
 	const char *eq = memchr(s, '=', n);
 	size_t name = eq ? (size_t)(eq - s) : n;
 	struct key k;
 
 	key_named(&k, p->pid, "env/", s, name);
-	memory_set(at, p, &k, eq ? eq + 1 : "", eq ? n - name - 1 : 0, "env");
+	return memory_set(at, p, &k, eq ? eq + 1 : "", eq ? n - name - 1 : 0, "env");
 }
 
 /* ---- inherited environments ---- */
@@ -262,8 +265,25 @@ void env_unfold(struct model *m, struct process *p)
 	struct environment *env = p->env;
 
 	p->env = NULL;
-	for (uint32_t i = 0; env && i < env->list.n; i++)
-		env_put(&then, p, env->list.items[i].bytes, env->list.items[i].n);
+	for (uint32_t i = 0; env && i < env->list.n; i++) {
+		struct entity *e = env_put(&then, p, env->list.items[i].bytes, env->list.items[i].n);
+
+		if (e) {
+			e->inherited = true;
+			p->inherited++;
+		}
+	}
+	environment_unref(p->unfolded);
+	p->unfolded = env;
+}
+
+/* What stands for all that a child has of its parent's environment but for the entries
+ * that are not marked: what fork costs must not grow with that. */
+static struct environment *env_of(const struct process *p, uint64_t time_ns)
+{
+	if (p->env)
+		return p->env;
+	return p->unfolded && p->inherited == p->unfolded->list.n && p->env_time_ns <= time_ns ? p->unfolded : NULL;
 }
 
 void model_unfold(struct model *m)
@@ -274,10 +294,23 @@ void model_unfold(struct model *m)
 				env_unfold(m, p);
 }
 
+static void env_forget(struct process *p)
+{
+	for (struct entity *e = p->owned; e && p->inherited; e = e->owned_next) {
+		p->inherited -= e->inherited;
+		e->inherited = false;
+	}
+	environment_unref(p->env);
+	environment_unref(p->unfolded);
+	p->env = p->unfolded = NULL;
+}
+
 /* Most processes never change what they inherited: one pointer instead of an
  * entry a variable.  Who observes wants to see each. */
 static void env_inherit(struct moment *at, struct process *p, struct environment *env)
 {
+	environment_unref(p->env);
+	env->users++;
 	p->env = env;
 	p->env_time_ns = at->time_ns;
 	p->env_order = at->order;
@@ -290,6 +323,7 @@ static void env_inherit(struct moment *at, struct process *p, struct environment
 static void on_forked(struct moment *at, const struct change *c)
 {
 	struct process *parent = process_get(at->m, c->ppid, false), *p;
+	struct environment *env;
 	struct entity *e;
 	bool fresh;
 
@@ -314,13 +348,14 @@ static void on_forked(struct moment *at, const struct change *c)
 		if (v)
 			field_take(at, p->agent, same[i], value_copy(v));
 	}
-	if (parent->env)
-		env_inherit(at, p, parent->env);
+	env = env_of(parent, at->time_ns);
+	if (env)
+		env_inherit(at, p, env);
 	for (e = parent->owned; e; e = e->owned_next) {
 		const char *rest = strchr(e->key, '/');
 		struct key k;
 
-		if (rest == NULL || e->time_ns > at->time_ns)
+		if (rest == NULL || e->time_ns > at->time_ns || (env && e->inherited))
 			continue;
 		if (e->table == TABLE_MEMORY && (strncmp(rest, "/env/", 5) == 0 || strcmp(rest, "/cwd") == 0 ||
 						 strcmp(rest, "/title") == 0)) {
@@ -349,33 +384,44 @@ static bool left_out_of_hash(const char *s, size_t n)
 	return false;
 }
 
+/* A recorded program names what its board has room to remember; more hashes than
+ * that, and those of programs that began at once, nobody means well. */
+static struct environment *environment_new(struct model *m, uint64_t hash)
+{
+	return m->nenvironments < 2 * BOARD_KNOWN ? environment_get(m, hash, true) : NULL;
+}
+
 /* The environment of a new image: named by a hash, listed, or both. */
 static void began_env(struct moment *at, struct process *p, const struct change *c, const uint8_t *raw, size_t n)
 {
-	struct environment *known = c->env_hash ? environment_get(at->m, c->env_hash, false) : NULL;
+	struct environment *known = c->env_hash ? environment_get(at->m, c->env_hash, false) : NULL, *env = known;
 	struct bytes item;
 	size_t pos = 0;
-	bool store = c->env_hash && known == NULL;
 
-	if (known)
-		env_inherit(at, p, known);
-	else if (store)
-		known = environment_get(at->m, c->env_hash, true);
+	if (env == NULL && c->env_hash)
+		env = environment_new(at->m, c->env_hash);
+	if (env == NULL)
+		env = environment_unnamed();
 	while (change_next_item(raw, n, &pos, CHANGE_ENV, &item)) {
 		const char *s = item.p;
 
-		env_put(at, p, s, item.n);
-		if (store && !left_out_of_hash(s, item.n))
-			value_push(&known->list, value_text(s, item.n));
+		if (env->hash && left_out_of_hash(s, item.n))
+			env_put(at, p, s, item.n);
+		else if (env != known)
+			value_push(&env->list, value_text(s, item.n));
 	}
+	env_inherit(at, p, env);
+	environment_unref(env);
 }
 
 /* A path that came with its hash once and by the hash alone from then on; kept
  * as a list of one among the environments. */
 static struct bytes named_once(struct model *m, uint64_t hash, struct bytes path)
 {
-	struct environment *v = environment_get(m, hash, path.n > 0);
+	struct environment *v = environment_get(m, hash, false);
 
+	if (v == NULL && path.n)
+		v = environment_new(m, hash);
 	if (v == NULL)
 		return path;
 	if (path.n && v->list.n == 0)
@@ -472,7 +518,7 @@ static void on_began(struct moment *at, const struct change *c, const uint8_t *r
 		began_traced(at, p, c);
 		return;
 	}
-	p->env = NULL;
+	env_forget(p);
 	process_strip(at, p, TABLE_MEMORY);
 	base = exe.n ? memrchr(exe.p, '/', exe.n) : NULL;
 	if (c->name.n)
@@ -528,7 +574,7 @@ static void on_ended(struct moment *at, const struct change *c)
 	task_end(at, p, !c->has_number || status == 0 ? "completed" : "failed",
 		 c->has_number ? status_text(status, text, sizeof text) : "unknown");
 	p->alive = false;
-	p->env = NULL;
+	env_forget(p);
 	at->m->alive--;
 	threads_end(at, p, 0, NULL);
 	explicit_end(at, p, "process ended");

@@ -188,11 +188,11 @@ const struct value *entity_value(const struct entity *const_e)
 static bool row_of(const struct bytes *b, struct buf *row, struct bytes *ret_key)
 {
 	struct wire w;
-	size_t pos = 0, from = 0;
+	size_t pos = 0, from;
 	int r;
 
 	*ret_key = BYTES(NULL, 0);
-	for (; (r = wire_next(b->p, b->n, &pos, &w)) > 0; from = pos)
+	while ((r = wire_next(b->p, b->n, &pos, &w)) > 0)
 		if (w.field == 1 && w.type == 2)
 			*ret_key = w.b;
 	if (r < 0 || ret_key->p == NULL)

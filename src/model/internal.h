@@ -10,7 +10,8 @@
 
 struct environment {
 	struct environment *next;
-	uint64_t hash;
+	uint64_t hash;     /* 0: not named, it goes with its last user */
+	uint32_t users;    /* of one that is not named */
 	struct value list; /* of strings NAME=value */
 };
 
@@ -33,9 +34,12 @@ struct model {
 	size_t bytes;               /* keys and values, roughly */
 	struct process *processes[PROCESS_BUCKETS];
 	struct process *recent;     /* the last one looked up */
+	uint32_t nprocesses, nprocesses_settled;
 	struct environment *environments;
+	uint32_t nenvironments;
 	struct entity **graves;     /* tombstones in order of burial, a ring */
 	size_t graves_head, graves_count, graves_cap;
+	uint64_t graves_gone;       /* the number of the one at the head */
 	struct ended {
 		struct entity *e;   /* NULL: it went, or began again */
 		uint64_t number;    /* as e->ended was */
@@ -116,6 +120,9 @@ uint32_t key_pid(const char *key, bool *ret_whole);
 
 struct process *process_get(struct model *m, uint32_t pid, bool create);
 struct environment *environment_get(struct model *m, uint64_t hash, bool create);
+/* One without a hash, of one user: its maker. */
+struct environment *environment_unnamed(void);
+void environment_unref(struct environment *v);
 
 /* Call stacks: the Changes STACK and MODULE, and fields of SystemState. */
 enum { STATE_LAYOUT = 12, STATE_MODULES = 13, STATE_STACKS = 14 };
@@ -218,7 +225,8 @@ bool explicit_entity(const struct entity *e);
 void apply_fd(struct moment *at, struct process *p, const struct change *c);
 
 void swarm_update(struct moment *at);
-void memory_set(struct moment *at, struct process *p, const struct key *k, const void *v, size_t n, const char *type);
+/* NULL when something newer is known. */
+struct entity *memory_set(struct moment *at, struct process *p, const struct key *k, const void *v, size_t n, const char *type);
 void memory_unset(struct moment *at, const struct key *k);
 /* The generic kinds as they are. */
 void apply_entity(struct moment *at, const struct change *c);

@@ -539,8 +539,8 @@ static int name(struct json_reader *r, const uint8_t **ret_p, size_t *ret_n)
 
 int json_member(struct json_reader *r, struct bytes *ret)
 {
-	const uint8_t *p;
-	size_t n;
+	const uint8_t *p = NULL;
+	size_t n = 0;
 	int e = step(r, '}');
 
 	if (e <= 0)
@@ -562,8 +562,8 @@ int json_member(struct json_reader *r, struct bytes *ret)
 
 static int take_object(struct json_reader *r, struct value *ret)
 {
-	const uint8_t *p;
-	size_t n;
+	const uint8_t *p = NULL;
+	size_t n = 0;
 	int e = json_enter(r, '{');
 
 	*ret = value_object();
@@ -602,8 +602,8 @@ static int take_list(struct json_reader *r, struct value *ret)
 
 static int take_string(struct json_reader *r, struct value *ret)
 {
-	const uint8_t *p;
-	size_t n;
+	const uint8_t *p = NULL;
+	size_t n = 0;
 	int e = string(r, &p, &n);
 
 	if (e == 0)

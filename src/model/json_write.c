@@ -184,7 +184,7 @@ static bool write_decimal(double d, struct buf *out)
 
 void json_write_double(double d, struct buf *out)
 {
-	char digits[48];
+	char digits[48] = "";
 	int k, n;
 
 	if (!isfinite(d)) {

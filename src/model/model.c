@@ -65,6 +65,8 @@ void model_free(struct model *m)
 	for (size_t i = 0; i < PROCESS_BUCKETS; i++) {
 		for (struct process *p = m->processes[i], *next; p; p = next) {
 			next = p->next;
+			environment_unref(p->env);
+			environment_unref(p->unfolded);
 			free(p);
 		}
 	}
@@ -293,31 +295,65 @@ void entity_remove(struct model *m, struct entity *e)
 
 /* ---- tombstones and what ended: rings of entities ---- */
 
-static void ring_push(struct entity ***ring, size_t *head, size_t *count, size_t *cap, struct entity *e)
+static void grave_push(struct model *m, struct entity *e)
 {
-	if (*count == *cap) {
-		size_t bigger = *cap ? *cap * 2 : 256;
+	if (m->graves_count == m->graves_cap) {
+		size_t bigger = m->graves_cap ? m->graves_cap * 2 : 256;
 		struct entity **r = xmalloc(bigger * sizeof *r);
 
-		for (size_t i = 0; i < *count; i++)
-			r[i] = (*ring)[(*head + i) % *cap];
-		free(*ring);
-		*ring = r;
-		*head = 0;
-		*cap = bigger;
+		for (size_t i = 0; i < m->graves_count; i++)
+			r[i] = m->graves[(m->graves_head + i) % m->graves_cap];
+		free(m->graves);
+		m->graves = r;
+		m->graves_head = 0;
+		m->graves_cap = bigger;
 	}
-	(*ring)[(*head + (*count)++) % *cap] = e;
+	e->grave = m->graves_gone + m->graves_count;
+	m->graves[(m->graves_head + m->graves_count++) % m->graves_cap] = e;
 }
+
+/* Those of whom nothing is left to know go, when there are twice as many as after
+ * the last time. */
+static void processes_settle(struct model *m)
+{
+	if (m->nprocesses < m->nprocesses_settled * 2)
+		return;
+	for (size_t i = 0; i < PROCESS_BUCKETS; i++)
+		for (struct process **at = &m->processes[i], *p; (p = *at);) {
+			if (p->alive || p->owned || p->agent) {
+				at = &p->next;
+				continue;
+			}
+			*at = p->next;
+			if (m->recent == p)
+				m->recent = NULL;
+			m->nprocesses--;
+			environment_unref(p->unfolded);
+			free(p);
+		}
+	m->nprocesses_settled = m->nprocesses + ENDED_KEPT;
+}
+
+/* What is deleted again while it is dead (a program that closes what is not open, round
+ * after round) is younger than its place in the row: it goes to the end, and so do a few
+ * that are only young, or one of them would keep all behind it for ever. */
+#define YOUNG 16u
 
 void model_settle(struct model *m, uint64_t time_ns)
 {
-	while (m->graves_count) {
+	processes_settle(m);
+	for (size_t young = 0, left = m->graves_count; left; left--) {
 		struct entity *e = m->graves[m->graves_head];
 
-		if (e && e->dead && e->time_ns >= time_ns)
+		if (e && e->dead && e->time_ns >= time_ns && young++ == YOUNG)
 			return;
 		m->graves_head = (m->graves_head + 1) % m->graves_cap;
 		m->graves_count--;
+		m->graves_gone++;
+		if (e && e->dead && e->time_ns >= time_ns) {
+			grave_push(m, e);
+			continue;
+		}
 		if (e && e->dead) {
 			unhash(m, e);
 			entity_free(e);
@@ -328,14 +364,8 @@ void model_settle(struct model *m, uint64_t time_ns)
 /* A key that comes back to life leaves its grave empty. */
 static void unbury(struct model *m, struct entity *e)
 {
-	for (size_t i = m->graves_count; i-- > 0;) {
-		size_t at = (m->graves_head + i) % m->graves_cap;
-
-		if (m->graves[at] == e) {
-			m->graves[at] = NULL;
-			break;
-		}
-	}
+	m->graves[(m->graves_head + (e->grave - m->graves_gone)) % m->graves_cap] = NULL;
+	e->dropped = 0;
 	e->dead = false;
 	e->value = e->table == TABLE_COMMUNICATIONS ? value_list() : e->table == TABLE_METRICS ? value_real(0) : value_object();
 	list_in(m, e);
@@ -489,12 +519,21 @@ static void tell(struct moment *at, const struct entity *e, const char *field, c
 		at->m->observe(at->m->observe_arg, e, field, before, after);
 }
 
+static void uninherit(struct entity *e)
+{
+	e->inherited = false;
+	if (e->owner)
+		e->owner->inherited--;
+}
+
 struct entity *entity_take(struct moment *at, enum table t, const char *key, size_t n, bool create)
 {
 	struct entity *e = lookup(at->m, t, key, n, key_hash(t, key, n));
 
 	if (e && (e->time_ns > at->time_ns || (e->time_ns == at->time_ns && e->order > at->order)))
 		return NULL;
+	if (e && e->inherited)
+		uninherit(e);
 	if (e && e->dead) {
 		if (!create)
 			return NULL;
@@ -515,6 +554,8 @@ void entity_bury(struct moment *at, struct entity *e)
 	struct model *m = at->m;
 
 	tell(at, e, "", entity_value(e), NULL);
+	if (e->inherited)
+		uninherit(e);
 	model_unended(m, e);
 	list_out(m, e);
 	disown(e);
@@ -524,7 +565,7 @@ void entity_bury(struct moment *at, struct entity *e)
 	entity_recount(m, e);
 	e->time_ns = at->time_ns;
 	e->order = at->order;
-	ring_push(&m->graves, &m->graves_head, &m->graves_count, &m->graves_cap, e);
+	grave_push(m, e);
 }
 
 void entity_delete(struct moment *at, enum table t, const char *key, size_t n)
@@ -644,7 +685,7 @@ void field_int(struct moment *at, struct entity *e, const char *name, int64_t v)
 
 void field_ms(struct moment *at, struct entity *e, const char *name, uint64_t ns)
 {
-	field_take(at, e, name, value_real((double)(ns / 1000) / 1000.0));
+	field_take(at, e, name, value_real(time_ms(ns)));
 }
 
 /* ---- processes ---- */
@@ -660,6 +701,7 @@ struct process *process_get(struct model *m, uint32_t pid, bool create)
 	if (p == NULL && create) {
 		p = xcalloc(1, sizeof *p);
 		p->pid = pid;
+		m->nprocesses++;
 		p->next = m->processes[pid % PROCESS_BUCKETS];
 		m->processes[pid % PROCESS_BUCKETS] = p;
 	}
@@ -697,6 +739,25 @@ struct environment *environment_get(struct model *m, uint64_t hash, bool create)
 		*v = xcalloc(1, sizeof **v);
 		(*v)->hash = hash;
 		(*v)->list = value_list();
+		(*v)->users = 1;
+		m->nenvironments++;
 	}
 	return *v;
+}
+
+struct environment *environment_unnamed(void)
+{
+	struct environment *v = xcalloc(1, sizeof *v);
+
+	v->list = value_list();
+	v->users = 1;
+	return v;
+}
+
+void environment_unref(struct environment *v)
+{
+	if (v == NULL || v->hash || --v->users)
+		return;
+	value_done(&v->list);
+	free(v);
 }

@@ -37,11 +37,15 @@ struct entity {
 	bool counted;                     /* among the active agents or running tasks */
 	bool folded;                      /* value is not decoded yet, or not all of it: row or messages hold it */
 	bool row_owned, in_arena, late;
+	bool inherited;                   /* a variable as its process's unfolded environment has it */
 	struct value value;               /* an object; a list of messages; a bare number: see entity_value() */
 	uint64_t time_ns, order;          /* of the last Change taken */
 	struct entity *owned_next, *owned_prev; /* of the same process */
 	struct process *owner;
-	uint64_t dropped;                 /* messages that the bound let go */
+	union {
+		uint64_t dropped;         /* messages that the bound let go */
+		uint64_t grave;           /* of a tombstone: its number in the row of them */
+	};
 	uint64_t ended;                   /* an agent or task that ended: its place in that order; 0 else */
 	char key[];                       /* NUL-terminated */
 };
@@ -195,6 +199,8 @@ struct process {
 	 * until somebody looks at them or changes one. */
 	struct environment *env;
 	uint64_t env_time_ns, env_order;
+	struct environment *unfolded;     /* what stands in the memory table now, all of it while so many */
+	uint32_t inherited;               /* entries are marked as that */
 };
 struct process *model_process(struct model *m, uint32_t pid);
 /* A process's entity: `p<pid>` + suffix. */

@@ -102,6 +102,8 @@ static void pack_stamp(const struct entity *e, uint32_t field, struct buf *out)
 		pack_uint(out, 3, e->source);
 	if (e->ended)
 		pack_uint(out, 4, e->ended);
+	if (e->inherited)
+		pack_uint(out, 5, 1);
 	pack_end(out, mark);
 }
 
@@ -236,6 +238,8 @@ static bool load_stamp(struct entity *e, const struct wire *from)
 			e->source = (uint8_t)w.u;
 		else if (w.field == 4 && w.type == 0)
 			e->ended = w.u;
+		else if (w.field == 5 && w.type == 0)
+			e->inherited = w.u && e->table == TABLE_MEMORY;
 	}
 	return r == 0;
 }
@@ -354,6 +358,29 @@ uint32_t key_pid(const char *key, bool *ret_whole)
 	return pid <= UINT32_MAX && (*s == 0 || *s == '/') ? (uint32_t)pid : 0;
 }
 
+/* An environment that was unfolded is put together again. */
+static void inherit_again(struct entity *e, struct process *p)
+{
+	const struct value *v = value_get(&e->value, "value");
+	const char *name = strchr(e->key, '/');
+
+	if (v == NULL || v->type != VALUE_STRING || name == NULL || strncmp(name, "/env/", 5)) {
+		e->inherited = false;
+		return;
+	}
+	_cleanup_buf_ struct buf text = BUF_INIT;
+
+	buf_str(&text, name + 5);
+	buf_byte(&text, '=');
+	buf_put(&text, v->bytes, v->n);
+	if (p->unfolded == NULL)
+		p->unfolded = environment_unnamed();
+	value_push(&p->unfolded->list, value_text(text.data, text.len));
+	p->inherited++;
+	p->env_time_ns = e->time_ns;
+	p->env_order = e->order;
+}
+
 /* Puts a loaded entity back among its process's. */
 static void adopt(struct model *m, struct entity *e)
 {
@@ -373,6 +400,8 @@ static void adopt(struct model *m, struct entity *e)
 	struct process *p = process_get(m, pid, true);
 
 	entity_own(m, e, p);
+	if (e->inherited)
+		inherit_again(e, p);
 	if (e->table == TABLE_AGENTS && whole) {
 		const struct value *execs = value_get(&e->value, "execCount");
 
@@ -554,7 +583,7 @@ bool model_load_from(struct model *m, const uint8_t *p, size_t n, struct model_s
 			model_expect(m, n / ROW_BYTES);
 		}
 		if (!good)
-			r = -1;
+			; /* damaged */
 		else if (m->handed && w.type == 2 && w.field >= 2 && w.field <= 8)
 			good = load_row(m, (enum table)(w.field - 1), &w.b, &waiting);
 		else if (w.type == 2 && w.field >= 2 && w.field <= 8)

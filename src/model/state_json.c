@@ -130,7 +130,7 @@ void state_json(struct model *m, uint64_t time_ns, unsigned flags, struct buf *o
 		return;
 	}
 	buf_str(out, "{\"timestamp\":");
-	json_write_double((double)(time_ns / 1000) / 1000.0, out);
+	json_write_double(time_ms(time_ns), out);
 	for (int t = 1; t < TABLE_COUNT; t++) {
 		buf_printf(out, ",\"%s\":", table_name((enum table)t));
 		write_table(m, (enum table)t, flags, out, rounded);
@@ -222,6 +222,7 @@ int state_from_json(const void *p, size_t n, struct model **ret)
 
 int state_from_value(const struct value *v, struct model **ret)
 {
+	const struct value none = { 0 };
 	struct model *m;
 
 	if (v->type != VALUE_OBJECT)
@@ -233,7 +234,7 @@ int state_from_value(const struct value *v, struct model **ret)
 		bool is_table = t && p->value.type == VALUE_OBJECT;
 
 		model_layout_add(m, p->name, p->name_len, is_table ? t : (enum table)0,
-				 is_table ? (struct value){ 0 } : value_copy(&p->value));
+				 is_table ? none : value_copy(&p->value));
 		for (uint32_t k = 0; is_table && k < p->value.n; k++)
 			model_put(m, t, p->value.pairs[k].name, p->value.pairs[k].name_len, value_copy(&p->value.pairs[k].value));
 	}

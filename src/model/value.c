@@ -90,7 +90,8 @@ bool value_equal(const struct value *a, const struct value *b)
 	case VALUE_BOOL: return a->boolean == b->boolean;
 	case VALUE_INT: return a->integer == b->integer;
 	case VALUE_UINT: return a->natural == b->natural;
-	case VALUE_DOUBLE: return memcmp(&a->real, &b->real, sizeof a->real) == 0;
+	case VALUE_DOUBLE: /* bit by bit: 0 is not -0, and what is no number is equal to itself */
+		return memcmp(&a->real, &b->real, sizeof a->real) == 0; /* NOLINT(bugprone-suspicious-memory-comparison,cert-exp42-c,cert-flp37-c) */
 	case VALUE_STRING:
 	case VALUE_BYTES: return a->n == b->n && memcmp(a->bytes, b->bytes, a->n) == 0;
 	case VALUE_LIST:

@@ -49,6 +49,13 @@ bool value_same(const struct value *a, const struct value *b);
 
 static inline struct value value_int(int64_t i) { return (struct value){ .type = VALUE_INT, .integer = i }; }
 static inline struct value value_real(double d) { return (struct value){ .type = VALUE_DOUBLE, .real = d }; }
+/* A time as states have it: milliseconds, down to the microsecond. */
+static inline double time_ms(uint64_t ns)
+{
+	uint64_t us = ns / 1000;
+
+	return (double)us / 1000.0;
+}
 static inline struct value value_bool(bool b) { return (struct value){ .type = VALUE_BOOL, .boolean = b }; }
 struct value value_text(const void *p, size_t n);
 struct value value_str(const char *s);

@@ -252,8 +252,10 @@ static void began(struct bench *b, uint32_t pid, uint32_t ppid)
 
 static const struct value *entry(const struct bench *b, enum table t, const char *key)
 {
-	struct entity *e = model_find(b->m, t, key, strlen(key));
+	struct entity *e;
 
+	model_unfold(b->m);
+	e = model_find(b->m, t, key, strlen(key));
 	return e ? &e->value : NULL;
 }
 
@@ -329,6 +331,122 @@ static void what_a_child_does_leaves_its_parent_alone(void)
 	CU_ASSERT_STRING_EQUAL(text_at(&b, TABLE_MEMORY, "p11/env/LANG", "value"), "de");
 	CU_ASSERT_PTR_NOT_NULL(entry(&b, TABLE_RESOURCES, "p10/fd1"));
 	CU_ASSERT_PTR_NULL(entry(&b, TABLE_RESOURCES, "p11/fd1"));
+	bench_end(&b);
+}
+
+static void an_environment_stays_as_long_as_somebody_has_it(void)
+{
+	struct bench b;
+
+	bench_make(&b);
+	began(&b, 10, 1);
+	say(&b, 10, (struct change){ .kind = PROCESS_FORKED, .pid = 11, .ppid = 10 });
+	say(&b, 10, (struct change){ .kind = PROCESS_ENDED, .pid = 10, .has_number = true });
+	say(&b, 11, (struct change){ .kind = PROCESS_FORKED, .pid = 12, .ppid = 11 });
+	began(&b, 11, 1);
+	CU_ASSERT_EQUAL(model_count(b.m, TABLE_MEMORY), 6); /* two variables and a folder each */
+	CU_ASSERT_STRING_EQUAL(text_at(&b, TABLE_MEMORY, "p12/env/HOME", "value"), "/root");
+	CU_ASSERT_EQUAL(model_count(b.m, TABLE_MEMORY), 6);
+	bench_end(&b);
+}
+
+/* After a full snapshot the parent's variables stand one by one, and a child has them all
+ * the same; one that the parent set since comes with its new value, one that is unset does not. */
+static void fork_after_a_full_snapshot_copies_the_environment(void)
+{
+	for (int change = 0; change < 3; change++) {
+		struct bench b;
+		_cleanup_buf_ struct buf saved = BUF_INIT;
+		struct model *copy = model_new();
+
+		bench_make(&b);
+		began(&b, 10, 1);
+		model_save(b.m, b.t, &saved);
+		CU_ASSERT_TRUE_FATAL(model_load(copy, saved.data, saved.len));
+		for (int again = 0; again < 2; again++) { /* the same for who begins with that snapshot */
+			if (change == 1)
+				say(&b, 10, (struct change){ .kind = ENV_SET, .name = NAME("LANG"), .value = NAME("de") });
+			if (change == 2)
+				say(&b, 10, (struct change){ .kind = ENV_UNSET, .name = NAME("LANG") });
+			say(&b, 10, (struct change){ .kind = PROCESS_FORKED, .pid = 11, .ppid = 10 });
+			CU_ASSERT_EQUAL(model_count(b.m, TABLE_MEMORY), change == 2 ? 4 : 6);
+			CU_ASSERT_STRING_EQUAL(text_at(&b, TABLE_MEMORY, "p11/env/HOME", "value"), "/root");
+			CU_ASSERT_STRING_EQUAL(text_at(&b, TABLE_MEMORY, "p11/env/LANG", "value"), change == 0 ? "C" : change == 1 ? "de" : "(none)");
+			say(&b, 11, (struct change){ .kind = ENV_SET, .name = NAME("HOME"), .value = NAME("/h") });
+			say(&b, 11, (struct change){ .kind = PROCESS_FORKED, .pid = 12, .ppid = 11 });
+			CU_ASSERT_STRING_EQUAL(text_at(&b, TABLE_MEMORY, "p12/env/HOME", "value"), "/h");
+			CU_ASSERT_STRING_EQUAL(text_at(&b, TABLE_MEMORY, "p10/env/HOME", "value"), "/root");
+			if (again == 0) {
+				model_free(b.m);
+				b.m = copy;
+			}
+		}
+		bench_end(&b);
+	}
+}
+
+/* Keys that come back while their tombstones stand, as when numbers of processes go round. */
+static void many_tombstones_come_back_quickly(void)
+{
+	struct bench b;
+
+	bench_make(&b);
+	began(&b, 9, 1);
+	for (int round = 0; round < 3; round++)
+		for (uint32_t pid = 10; pid < 20010; pid++) {
+			say(&b, pid, (struct change){ .kind = PROCESS_FORKED, .pid = pid, .ppid = 9 });
+			say(&b, pid, (struct change){ .kind = ENV_SET, .name = NAME("A"), .value = NAME("1") });
+			say(&b, pid, (struct change){ .kind = PROCESS_ENDED, .pid = pid, .has_number = true });
+		}
+	CU_ASSERT_EQUAL(model_count(b.m, TABLE_MEMORY), 3);
+	model_settle(b.m, b.t + 1);
+	began(&b, 10, 9);
+	CU_ASSERT_EQUAL(model_count(b.m, TABLE_MEMORY), 6);
+	bench_end(&b);
+}
+
+/* A program may say hashes of which its board knows nothing. */
+static void hashes_without_end_are_not_kept(void)
+{
+	struct bench b;
+	_cleanup_buf_ struct buf saved = BUF_INIT;
+
+	bench_make(&b);
+	for (uint32_t i = 0; i < 20000; i++) {
+		_cleanup_buf_ struct buf lists = BUF_INIT;
+		char item[1000] = "X=";
+
+		memset(item + 2, 'x', sizeof item - 2);
+		put_item(&lists, CHANGE_ENV, item, sizeof item);
+		say(&b, 10, (struct change){ .kind = PROCESS_BEGAN, .pid = 10, .ppid = 1, .env_hash = 1 + i,
+					     .lists = BYTES(lists.data, lists.len) });
+	}
+	model_save(b.m, b.t, &saved);
+	CU_ASSERT(saved.len > 1000000 && saved.len < 2000000);
+	CU_ASSERT_EQUAL(strlen(text_at(&b, TABLE_MEMORY, "p10/env/X", "value")), 998);
+	bench_end(&b);
+}
+
+/* What is known of a process goes with the last of its entities. */
+static void processes_that_are_over_are_forgotten(void)
+{
+	struct bench b;
+	struct process *last;
+
+	bench_make(&b);
+	for (uint32_t pid = 10; pid < 5000; pid++) {
+		began(&b, pid, 1);
+		say(&b, pid, (struct change){ .kind = PROCESS_ENDED, .pid = pid, .has_number = true });
+	}
+	CU_ASSERT_PTR_NOT_NULL(model_process(b.m, 11));
+	model_settle(b.m, b.t);
+	CU_ASSERT_PTR_NULL(model_process(b.m, 11));
+	last = model_process(b.m, 4999);
+	CU_ASSERT(last && !last->alive && last->agent);
+	began(&b, 11, 1);
+	model_settle(b.m, b.t);
+	CU_ASSERT_PTR_NOT_NULL(model_process(b.m, 11));
+	CU_ASSERT_STRING_EQUAL(text_at(&b, TABLE_AGENTS, "p11", "status"), "busy");
 	bench_end(&b);
 }
 
@@ -1095,7 +1213,7 @@ static void what_ended_long_ago_goes_and_not_what_others_do_often(void)
 		say_task(m, key, "completed", t++);
 	}
 	CU_ASSERT(model_find(m, TABLE_TASKS, "once175", 7) == NULL || model_find(m, TABLE_TASKS, "once175", 7)->dead);
-	for (int i = 0; i < 20000; i++) {
+	for (int i = 0; i < 60000; i++) {
 		snprintf(key, sizeof key, "often%d", i % 3);
 		say_task(m, key, "running", t++);
 		say_task(m, key, "completed", t++);
@@ -1140,9 +1258,9 @@ static void say_message(struct model *m, uint64_t *r, uint64_t i)
 		c.has_number = true;
 		c.number = (int64_t)i * 1000 + 7;
 	}
-	if (random_below(r, 6000) == 0)
+	if (random_below(r, 9000) == 0)
 		c.kind = ENTITY_DELETED;
-	if (random_below(r, 4000) == 0) { /* it is no channel any more: a long text, say */
+	if (random_below(r, 9000) == 0) { /* it is no channel any more: a long text, say */
 		static const char text[3000] = "t";
 
 		c.kind = ENTITY_SET;
@@ -1168,7 +1286,7 @@ static void messages_that_nobody_looked_at_are_the_same_when_somebody_does(void)
 	apply_to(once, 7, 1, 0, &began);
 	uint64_t dropped = 0;
 
-	for (uint64_t i = 0, r = 77, r2 = 77, looks = 3; i < 20000; i++) {
+	for (uint64_t i = 0, r = 77, r2 = 77, looks = 3; i < 60000; i++) {
 		_cleanup_buf_ struct buf a = BUF_INIT, b = BUF_INIT;
 		struct entity *e;
 
@@ -1176,7 +1294,7 @@ static void messages_that_nobody_looked_at_are_the_same_when_somebody_does(void)
 		say_message(once, &r2, i);
 		if (random_below(&looks, 900) == 0 && (e = model_find(late, TABLE_COMMUNICATIONS, "orders", 6)))
 			CU_ASSERT(entity_value(e)->type == VALUE_LIST);
-		if (random_below(&looks, 2500) && i != 19999)
+		if (random_below(&looks, 2500) && i != 59999)
 			continue;
 		model_save(late, 1, &a);
 		model_save(once, 1, &b);
@@ -1184,7 +1302,7 @@ static void messages_that_nobody_looked_at_are_the_same_when_somebody_does(void)
 		if ((e = model_find(late, TABLE_COMMUNICATIONS, "orders", 6)) && e->dropped > dropped)
 			dropped = e->dropped;
 	}
-	CU_ASSERT(dropped > 1000);
+	CU_ASSERT(dropped > 1000); /* of one life of the channel */
 	model_free(late);
 	model_free(once);
 }
@@ -1201,6 +1319,11 @@ void suite_model(void)
 	TEST(s, damaged_values_are_refused_or_read_but_never_crash);
 	TEST(s, a_process_shows_how_it_began);
 	TEST(s, fork_copies_descriptors_cwd_and_environment);
+	TEST(s, an_environment_stays_as_long_as_somebody_has_it);
+	TEST(s, fork_after_a_full_snapshot_copies_the_environment);
+	TEST(s, many_tombstones_come_back_quickly);
+	TEST(s, hashes_without_end_are_not_kept);
+	TEST(s, processes_that_are_over_are_forgotten);
 	TEST(s, what_a_child_does_leaves_its_parent_alone);
 	TEST(s, exec_keeps_the_key_counts_and_ends_other_threads);
 	TEST(s, a_reused_pid_renames_the_dead_one);
