@@ -221,6 +221,10 @@ int snaptrail_doctor(const struct snaptrail_config *c, const char *command_or_pi
 		return r;
 	}
 	r = inject_find_program(command_or_pid, path);
+	if (r == -EACCES) {
+		tell(&s, "no", "%s", err_detail());
+		return -ENOEXEC;
+	}
 	if (r < 0)
 		return r;
 	r = doctor_file(&s, path);

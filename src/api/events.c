@@ -81,40 +81,54 @@ static void batched_note(struct snaptrail *st, const char *id, const char *sessi
 	st->batched_last = &e->next;
 }
 
+static void tell_created(struct snaptrail *st, const struct snapshot_meta *m)
+{
+	struct snaptrail_snapshot s;
+
+	snapshot_public(st, m, &s);
+	notify(st,
+	       &(struct snaptrail_notification){ .event = "snapshot_created", .session = s.session, .id = s.id, .snapshot = &s });
+}
+
+static void tell_deleted(struct snaptrail *st, const char *session, const char *id)
+{
+	notify(st, &(struct snaptrail_notification){ .event = "snapshot_deleted", .session = session, .id = id });
+}
+
 void notify_deleted(struct snaptrail *st, const char *session, const char *id)
 {
 	if (st->batching)
 		batched_note(st, id, session);
 	else
-		notify(st, &(struct snaptrail_notification){ .event = "snapshot_deleted", .session = session, .id = id });
+		tell_deleted(st, session, id);
 }
 
+/* A listener may begin a batch of its own: what that notes is no longer ours. */
 void notify_batched(struct snaptrail *st, bool kept)
 {
-	for (struct batched_event *e; (e = st->batched_events);) {
+	struct batched_event *ended = st->batched_events;
+
+	st->batched_events = NULL;
+	for (struct batched_event *e; (e = ended);) {
 		struct snapshot_meta m;
 
-		st->batched_events = e->next;
+		ended = e->next;
 		if (kept && e->session[0])
-			notify_deleted(st, e->session, e->id);
+			tell_deleted(st, e->session, e->id);
 		else if (kept && store_snapshot_find(st->store, e->id, &m, NULL) == 0)
-			notify_created(st, &m);
+			tell_created(st, &m);
 		free(e);
 	}
 }
 
 void notify_created(struct snaptrail *st, const struct snapshot_meta *m)
 {
-	struct snaptrail_snapshot s;
 	HOLD(st);
 
 	if (st->listeners == NULL)
 		return;
-	if (st->batching) {
+	if (st->batching)
 		batched_note(st, m->id, "");
-		return;
-	}
-	snapshot_public(st, m, &s);
-	notify(st,
-	       &(struct snaptrail_notification){ .event = "snapshot_created", .session = s.session, .id = s.id, .snapshot = &s });
+	else
+		tell_created(st, m);
 }

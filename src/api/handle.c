@@ -25,6 +25,14 @@ const char *snaptrail_version(void) { return VERSION; }
 const char *snaptrail_table_name(enum snaptrail_table t) { return table_name((enum table)t); }
 
 /* A reader of any kind of configuration looks at what is on disk. */
+/* Who asked for it cannot go on. */
+void out_of_memory(void)
+{
+	static const char said[] = "snaptrail: out of memory\n";
+
+	(void)!write(STDERR_FILENO, said, sizeof said - 1);
+}
+
 static void options_of(const struct config *c, unsigned flags, struct store_options *o)
 {
 	prepare_store_options(c, o);
@@ -394,5 +402,7 @@ int snaptrail_attend(const struct snaptrail_config *c, const char *session) { re
 int snaptrail_run(const struct snaptrail_config *c, const struct snaptrail_run_options *o, int *ret_status,
 		  struct snaptrail_summary *ret)
 {
-	return run_command((const struct config *)(const void *)c, o, ret_status, ret);
+	int r = tags_check(o->tags);
+
+	return r < 0 ? r : run_command((const struct config *)(const void *)c, o, ret_status, ret);
 }

@@ -109,6 +109,8 @@ int session_meant(struct snaptrail *st, const char *name, struct session_meta *r
 void batch_sessions_forget(struct snaptrail *st);
 uint64_t tick_of(const struct snaptrail *st);
 int tags_check(const char *const *tags);
+/* NULL is none. */
+int description_check(const char *text);
 /* Limits as configured, now and then: what a handle that writes does by itself. */
 void handle_retain(struct snaptrail *st);
 /* What a timer does with the state that it was given. */

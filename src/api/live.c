@@ -57,7 +57,7 @@ static int check_tag(const char *tag)
 
 	if (n == 0 || n > 255 || strchr(tag, ',') || strchr("!+-", tag[0]))
 		return fail(-EINVAL,
-			    "\"%s\": a tag has 1 to 255 bytes, no comma, and does not "
+			    "\"%.60s\": a tag has 1 to 255 bytes, no comma, and does not "
 			    "begin with !, + or -",
 			    tag);
 	return 0;
@@ -70,6 +70,11 @@ int tags_check(const char *const *tags)
 	for (const char *const *t = tags; t && *t && r == 0; t++)
 		r = check_tag(*t);
 	return r;
+}
+
+int description_check(const char *text)
+{
+	return text && strlen(text) > 60000 ? fail(-EINVAL, "a description has at most 60,000 bytes") : 0;
 }
 
 int snaptrail_snap(struct snaptrail *st, const char *session, const struct snaptrail_snap_options *o, char ret_id[17])
@@ -181,10 +186,11 @@ int snaptrail_tag(struct snaptrail *st, const char *id, const char *const *add, 
 int snaptrail_describe(struct snaptrail *st, const char *id, const char *text)
 {
 	char own[STORE_ID_LEN + 1];
-	int r;
+	int r = description_check(text);
 	HOLD(st);
 
-	r = own_id(st, id, own);
+	if (r == 0)
+		r = own_id(st, id, own);
 	return r < 0 ? r : store_note_description(st->store, own, text);
 }
 

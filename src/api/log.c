@@ -55,6 +55,13 @@ bool snaptrail_path_match(const char *path, enum snaptrail_table t, const char *
 	return glob(path, hash ? (size_t)(hash - path) : strlen(path), key, n);
 }
 
+static int path_check(const char *path)
+{
+	const char *field = path ? snaptrail_path_field(path) : NULL;
+
+	return field && !*field ? fail(-EINVAL, "\"%.60s\": no field stands behind #", path) : 0;
+}
+
 /* ---- history ---- */
 
 struct logging {
@@ -164,7 +171,9 @@ int64_t snaptrail_log(struct snaptrail *st, const struct snaptrail_log_query *q,
 	HOLD(st);
 
 	worker_wait(st);
-	e = session_meant(st, q->session, &s);
+	e = path_check(q->path);
+	if (e == 0)
+		e = session_meant(st, q->session, &s);
 	if (e < 0)
 		return e;
 	rq.session_id = s.id;
@@ -356,9 +365,13 @@ static int when_parse(struct when *w)
 	while (w->op < OP_COUNT && strcmp(ops[w->op], w->c->op))
 		w->op++;
 	if (w->op == OP_COUNT)
-		return fail(-EINVAL, "\"%s\": a comparison is == != < <= > >= ~ exists absent", w->c->op);
+		return fail(-EINVAL, "\"%.60s\": a comparison is == != < <= > >= ~ exists absent", w->c->op);
 	if (w->c->value == NULL && w->op != OP_EXISTS && w->op != OP_ABSENT)
 		return fail(-EINVAL, "\"%s\" needs a value", w->c->op);
+	if (w->c->value && (w->op == OP_EXISTS || w->op == OP_ABSENT))
+		return fail(-EINVAL, "%s takes no value", w->c->op);
+	if (path_check(path) < 0)
+		return -EINVAL;
 	w->value = w->c->value ? private_value(w->c->value) : NULL;
 	colon = strchr(path, ':');
 	w->table = colon ? table_by_name(path, (size_t)(colon - path)) : (enum table)0;
@@ -431,7 +444,7 @@ int snaptrail_when(struct snaptrail *st, const char *session, const struct snapt
 	worker_wait(st);
 	if (r == 0)
 		r = session_meant(st, session, &s);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	q.session_id = s.id;
 	q.store_folder = s.ended_ns ? NULL : store_path(st->store);

@@ -115,8 +115,8 @@ static int options_of(const struct snaptrail *st, const struct snaptrail_create_
 					.full_every_ns = st->config->full_every_ns };
 	if (HAS(o, time_ns))
 		ret->time_ns = o->time_ns;
-	if (o->description && strlen(o->description) > 60000)
-		return fail(-EINVAL, "a description has at most 60,000 bytes");
+	if (description_check(o->description) < 0)
+		return -EINVAL;
 	if (o->type && strcmp(o->type, "full") && strcmp(o->type, "incremental"))
 		return fail(-EINVAL, "\"%s\": a snapshot is full or incremental", o->type);
 	if (o->type)

@@ -50,7 +50,7 @@ static int by_tag(struct refs *r, const char *tag)
 			if (strcmp(m.tags[k], tag) == 0)
 				return at_snapshot(r, i);
 	}
-	return fail(-ENOENT, "session %s has no snapshot tagged %s", r->s.name, tag);
+	return fail(-ENOENT, "session %s has no snapshot tagged %.200s", r->s.name, tag);
 }
 
 static bool is_live(struct refs *r)
@@ -103,14 +103,14 @@ static int by_number(struct refs *r, const char *text)
 	struct replay_result result;
 	int e;
 
-	if (*end || end == text)
-		return fail(-EINVAL, "\"#%s\": a Change has a number", text);
+	if (*end || !isdigit((unsigned char)*text))
+		return fail(-EINVAL, "\"#%.60s\": a Change has a number", text);
 	e = replay(r->st->store, &q, &result);
 	if (e < 0)
 		return e;
 	model_free(result.model);
 	if (n.time_ns == 0)
-		return fail(-ENOENT, "session %s has no Change #%s", r->s.name, text);
+		return fail(-ENOENT, "session %s has no Change #%.60s", r->s.name, text);
 	r->ret->time_ns = n.time_ns;
 	return 0;
 }
@@ -160,7 +160,7 @@ static int by_mark(struct refs *r, const char *name)
 		model_free(result.model);
 	}
 	if (m.time_ns == 0)
-		return fail(-ENOENT, "session %s has no mark %s", r->s.name, name);
+		return fail(-ENOENT, "session %s has no mark %.200s", r->s.name, name);
 	r->ret->time_ns = m.time_ns;
 	return 0;
 }
@@ -225,10 +225,25 @@ static int earlier(struct refs *r, unsigned long n)
 	return at_snapshot(r, i - n);
 }
 
+/* Where the session ends in SESSION/REF: no name has a slash, but a tag or a mark may. */
+static const char *slash_of(struct snaptrail *st, const char *ref)
+{
+	const char *slash = strchr(ref, '/');
+	struct session_meta s;
+	char name[256];
+
+	if (slash == NULL || ref[0] == '@' || slash - ref > 255)
+		return ref[0] == '@' ? NULL : slash;
+	if (strncmp(ref, "tag:", 4) && strncmp(ref, "mark:", 5))
+		return slash;
+	snprintf(name, sizeof name, "%.*s", (int)(slash - ref), ref);
+	return store_session_find(st->store, name, &s) == 0 ? slash : NULL;
+}
+
 int snaptrail_resolve(struct snaptrail *st, const char *session, const char *ref, struct snaptrail_point *ret)
 {
 	struct refs r = { .st = st, .ret = ret };
-	const char *slash = strrchr(ref, '/');
+	const char *slash = slash_of(st, ref);
 	char name[256], word[512];
 	char *tilde;
 	unsigned long back = 0;
@@ -237,14 +252,16 @@ int snaptrail_resolve(struct snaptrail *st, const char *session, const char *ref
 
 	worker_wait(st);
 	*ret = (struct snaptrail_point){ 0 };
-	if (slash && ref[0] != '@') {
-		if (slash - ref > 255)
+	if (slash) {
+		if (slash == ref || slash - ref > 255)
 			return fail(-ENOENT, "no session of that name");
 		snprintf(name, sizeof name, "%.*s", (int)(slash - ref), ref);
 		session = name;
 		ref = slash + 1;
 		r.qualified = true;
 	}
+	if (*ref == 0)
+		return fail(-EINVAL, "an empty reference names no snapshot: latest is the last one");
 	if (strlen(ref) >= sizeof word)
 		return fail(-ENOENT, "no snapshot \"%.40s...\"", ref);
 	snprintf(word, sizeof word, "%s", ref);
@@ -254,7 +271,7 @@ int snaptrail_resolve(struct snaptrail *st, const char *session, const char *ref
 
 		back = strtoul(tilde + 1, &end, 10);
 		if (*end)
-			return fail(-EINVAL, "\"%s\": REF~N takes a number", ref);
+			return fail(-EINVAL, "\"%.60s\": REF~N takes a number", ref);
 		*tilde = 0;
 	} else {
 		tilde = NULL;

@@ -85,16 +85,20 @@ static void hot_in(struct snaptrail *st, struct shared_model *h)
 	st->hot_bytes += h->bytes;
 }
 
-static void hot_drop(struct snaptrail *st, struct shared_model *h)
+static void hot_drop_oldest(struct snaptrail *st)
 {
-	hot_out(st, h);
+	struct shared_model *h = st->hot_oldest;
+
+	st->hot_oldest = h->newer;
+	*(h->newer ? &h->newer->older : &st->hot_newest) = NULL;
+	st->hot_bytes -= h->bytes;
 	let_go(h);
 }
 
 void hot_forget(struct snaptrail *st)
 {
 	while (st->hot_oldest)
-		hot_drop(st, st->hot_oldest);
+		hot_drop_oldest(st);
 }
 
 static struct shared_model *hot_find(struct snaptrail *st, const char *id)
@@ -120,8 +124,8 @@ static void hot_keep(struct snaptrail *st, struct shared_model *h, const char *i
 	snprintf(h->id, sizeof h->id, "%s", id);
 	__atomic_add_fetch(&h->refs, 1, __ATOMIC_ACQ_REL);
 	hot_in(st, h);
-	while (st->hot_bytes > st->config->memory_bytes)
-		hot_drop(st, st->hot_oldest);
+	while (st->hot_oldest && st->hot_bytes > st->config->memory_bytes)
+		hot_drop_oldest(st);
 }
 
 /* ---- at an instant ---- */

@@ -74,9 +74,10 @@ static int state_of(struct exporting *x, const struct snapshot_meta *m, struct m
 	if (m->handed_in)
 		return handed_state(x->st->store, m, ret);
 	r = replay(x->st->store, &q, &result);
-	if (r == 0)
-		*ret = result.model;
-	return r;
+	if (r < 0)
+		return r;
+	*ret = result.model;
+	return 0;
 }
 
 /* ---- JSON ---- */

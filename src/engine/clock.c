@@ -93,9 +93,10 @@ void clock_resume(struct clock *c, bool use_tsc, int64_t offset_ns, const struct
 	}
 	memcpy(c->line, line, n * sizeof *line);
 	c->lines = n;
-	c->first_tick = line[n - 1].tick;
-	c->first_mono_ns = line[n - 1].time_ns - (uint64_t)offset_ns;
-	c->next_sync_mono_ns = mono_now_ns() + LEARN_NS;
+	/* A rate is measured between readings of both clocks, never from a line, whose error
+	 * each that resumes would multiply. */
+	sample(&c->first_tick, &c->first_mono_ns);
+	c->next_sync_mono_ns = c->first_mono_ns + LEARN_NS;
 }
 
 static uint64_t on_line(const struct clock_line *l, uint64_t tick)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/mark.h"
 
 #define SLACK_NS 100000u        /* a store of a producer is visible long before this */
 #define STUCK_NS 1000000000u    /* an unfinished record this old was abandoned */
@@ -21,6 +22,8 @@ int collect_begin(struct collector *c, const char *folder, struct board *b, uint
 	snprintf(c->folder, sizeof c->folder, "%s", folder);
 	c->board = b;
 	c->model = model_new();
+	/* Before the first program runs, or what a configuration could say at most. */
+	c->ring_max_bytes = b->lane_max_bytes && b->lane_max_bytes <= 1u << 30 ? b->lane_max_bytes : 1u << 30;
 	c->tick_ns = max_rate ? 1000000000u / max_rate : 0;
 	c->hot = c->tick_ns ? xcalloc(HOT_KEYS, sizeof *c->hot) : NULL;
 	dir_open(&c->names, folder);
@@ -34,9 +37,12 @@ static void view_free(struct collector *c, struct lane_view *v, bool remove)
 			c->slots[i] = NULL;
 	if (v->map_bytes) {
 		munmap(v->lane, v->map_bytes);
-		if (remove)
+		if (remove) {
+			MARK("ring goes");
 			unlink(v->path);
+		}
 	} else if (remove) {
+		MARK("slot goes");
 		__atomic_store_n(&v->lane->state, LANE_FREE, __ATOMIC_RELEASE);
 	}
 	free(v->path);
@@ -115,7 +121,7 @@ static struct lane_view *view_new(struct collector *c, struct lane *l, size_t ma
 
 static void find_slots(struct collector *c)
 {
-	for (uint32_t i = 0; i < c->board->slots; i++) {
+	for (uint32_t i = 0; i < BOARD_SLOTS; i++) { /* the board's own number is anybody's to write */
 		struct lane *l = board_slot(c->board, i);
 		uint32_t state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
 
@@ -143,7 +149,8 @@ static void ring_take(struct collector *c, const char *path)
 
 	if (fd < 0)
 		return;
-	if (fstat(fd, &st) < 0 || st.st_size < (off_t)(LANE_HEADER_BYTES + 4096)) {
+	if (fstat(fd, &st) < 0 || st.st_size < (off_t)(LANE_HEADER_BYTES + 4096) ||
+	    st.st_size > (off_t)(LANE_HEADER_BYTES + (uint64_t)c->ring_max_bytes)) {
 		close(fd);
 		return;
 	}
@@ -409,11 +416,13 @@ static bool coalesce(struct collector *c, const struct lane_view *v, const struc
 	return true;
 }
 
-/* exec ended the image that these lanes belonged to. */
-static void others_are_dead(struct collector *c, const struct lane_view *image)
+/* exec ended the images before this one.  The next one may have begun as well. */
+static void earlier_are_dead(struct collector *c, const struct lane_view *image)
 {
+	uint64_t began = clock_time(&c->clock, image->lane->image);
+
 	for (struct lane_view *v = c->views; v; v = v->next)
-		if (v->pid == image->pid && v->lane->image != image->lane->image)
+		if (v->pid == image->pid && clock_time(&c->clock, v->lane->image) < began)
 			v->dead = true;
 }
 
@@ -428,8 +437,8 @@ static void identify(struct collector *c, struct lane_view *v, const struct head
 		return; /* the parent's report of its child */
 	if (ch.tid)
 		v->tid = ch.tid;
-	if (h->kind == PROCESS_BEGAN) {
-		others_are_dead(c, v);
+	if (h->kind == PROCESS_BEGAN && v->lane) { /* not what a feed says */
+		earlier_are_dead(c, v);
 		if (c->process_seen)
 			c->process_seen(c->arg, v->pid);
 	}
@@ -513,7 +522,7 @@ static size_t drain_lane(struct collector *c, struct lane_view *v, uint64_t now)
 	uint64_t pos = l->tail & ~7ull, start = pos;
 	size_t taken = 0;
 
-	if (reserve - pos > v->size_bytes) { /* nothing in here can be told apart */
+	if (reserve < pos || reserve - pos > v->size_bytes) { /* nothing in here can be told apart */
 		collect_gap(c, v->idle_ns, now, 1, "a lane was damaged");
 		pos = reserve;
 	}
@@ -540,8 +549,11 @@ static size_t drain_lane(struct collector *c, struct lane_view *v, uint64_t now)
 		v->stuck_ns = 0;
 		pos += extent;
 	}
-	if (pos != start)
+	if (pos != start) {
+		MARK("lane read");
 		__atomic_store_n(&l->tail, pos, __ATOMIC_RELEASE);
+		MARK("lane let go");
+	}
 	if (pos >= reserve)
 		v->idle_ns = now;
 	return taken;
@@ -577,6 +589,9 @@ static bool finished(const struct lane_view *v, uint32_t state)
 	return v->dead || (state == LANE_CLOSED && (v->map_bytes || !slot_gauges(v->lane)->used));
 }
 
+/* Records begin at multiples of 8, whatever a program wrote there. */
+static bool is_empty(const struct lane *l) { return ((l->tail ^ __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE)) & ~7ull) == 0; }
+
 size_t collect_drain(struct collector *c, double *ret_fill)
 {
 	uint64_t now = clock_now(&c->clock), mark = now - SLACK_NS;
@@ -607,7 +622,7 @@ size_t collect_drain(struct collector *c, double *ret_fill)
 		}
 		if (l->tail < __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE) && v->idle_ns < mark)
 			mark = v->idle_ns > SLACK_NS ? v->idle_ns - SLACK_NS : 0;
-		if (finished(v, state) && l->tail == __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE)) {
+		if (finished(v, state) && is_empty(l)) {
 			*at = v->next;
 			view_free(c, v, true);
 			continue;
@@ -645,7 +660,7 @@ static void apply_one(struct collector *c, struct pending *p)
 			free((void *)p->p);
 		return;
 	}
-	if (c->hot[p->hot_index].block == p->hot)
+	if (c->hot[p->hot_index].block == p->hot) /* NOLINT(clang-analyzer-core.NullDereference): p->hot is of c->hot */
 		c->hot[p->hot_index].pending = false;
 	place = stage_hot_get(p->hot);
 	if (place && head_read(&h, place->bytes, (uint32_t)place->len))
@@ -682,6 +697,11 @@ static void wanted(struct collector *c, const struct pending *p, size_t applied)
 		c->snapshot_wanted(c->arg, p->time_ns, &wish);
 }
 
+#define SETTLE_EVERY 4096u
+#define LATE_NS 1000000000u /* of the time that tombstones stay */
+
+static void settle(struct collector *c, uint64_t time_ns) { model_settle(c->model, time_ns > LATE_NS ? time_ns - LATE_NS : 0); }
+
 static void apply_until(struct collector *c, uint64_t until)
 {
 	size_t late = 0;
@@ -705,9 +725,11 @@ static void apply_until(struct collector *c, uint64_t until)
 			continue;
 		}
 		apply_one(c, p);
+		if (late % SETTLE_EVERY == 0) /* what comes is not older */
+			settle(c, p->time_ns);
 	}
 	pending_drop(c, late);
-	model_settle(c->model, until > 1000000000u ? until - 1000000000u : 0);
+	settle(c, until);
 }
 
 void collect_apply(struct collector *c) { apply_until(c, c->watermark_ns); }
@@ -848,6 +870,9 @@ int collect_seal(struct collector *c, struct stage *ret_old)
 	}
 	for (size_t i = 0; c->hot && i < HOT_KEYS; i++)
 		c->hot[i].block = NULL; /* credit stays used up */
+	MARK("stage to be sealed");
+	c->stage.h->sealed_ns = c->watermark_ns;
+	MARK("stage sealed");
 	*ret_old = c->stage;
 	c->stage = fresh;
 	return 0;

@@ -74,6 +74,7 @@ struct collector {
 	uint64_t tick_ns;        /* 1 / max_rate; 0: every change is kept */
 	uint64_t watermark_ns;   /* what is stamped before has been applied */
 	uint64_t changes, coalesced; /* since the session began */
+	uint32_t ring_max_bytes;     /* no larger ring file is taken */
 	uint64_t lost, voided;
 	uint64_t no_lane_seen;
 	uint64_t own_offset;     /* of the recorder's own lane */

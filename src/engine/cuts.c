@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/err.h"
+#include "base/mark.h"
 #include "engine/look.h"
 
 /* Until all that is stamped up to time_ns has been applied; false when a call
@@ -198,7 +199,9 @@ bool cuts_as(struct recorder *r, const struct wish *w)
 	r->c.board->cut_ns = cut->meta.time_ns;
 	r->changes_at_cut = r->c.changes + r->c.coalesced;
 	clock_forget(&r->c.clock, r->c.watermark_ns > 2000000000u ? r->c.watermark_ns - 2000000000u : 0);
+	MARK("cut made");
 	flush_try_put(&r->f, cut);
+	MARK("cut queued");
 	r->next_cut_mono_ns = mono_now_ns() + r->interval_ns;
 	return true;
 }

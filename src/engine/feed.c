@@ -107,8 +107,7 @@ static int cut(struct feed *f, struct wish *w)
 {
 	struct recorder *r = &f->r;
 
-	flush_wait_room(&r->f);
-	if (!cuts_as(r, w) || r->f.dropped)
+	if (!flush_wait_room(&r->f) || !cuts_as(r, w))
 		return fail(-EIO, "%s", r->f.error[0] ? r->f.error : err_detail());
 	return 0;
 }
@@ -309,12 +308,12 @@ int feed_close(struct feed *f, const char *failed, struct snaptrail_summary *ret
 	int e = 0;
 
 	__atomic_store_n(&r->f.ending, true, __ATOMIC_RELEASE);
-	if (!r->f.dropped && (r->c.changes != r->changes_at_cut || r->c.ngaps || r->last_id[0] == 0))
+	if (r->c.changes != r->changes_at_cut || r->c.ngaps || r->last_id[0] == 0)
 		e = cut(f, &(struct wish){ .origin = failed ? ORIGIN_CRASH : ORIGIN_EXIT });
-	flush_wait(&r->f);
-	if (e == 0 && r->f.dropped)
+	if (!flush_wait(&r->f) && e == 0)
 		e = fail(-EIO, "%s", r->f.error);
-	end_record(f, failed ? failed : "");
+	if (e == 0)
+		end_record(f, failed ? failed : "");
 	flush_stop(&r->f);
 	summarize(f, &s);
 	if (ret)

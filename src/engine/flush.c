@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/err.h"
+#include "base/mark.h"
 #include "engine/retain.h"
 
 void cut_free(struct cut *c)
@@ -98,25 +99,23 @@ void cut_payload(const struct stage_header *h, const struct buf *state, const st
 		pack_bytes(out, 15, state->data, state->len);
 }
 
-/* Appends until it is stored; a full disk is tried again for a while, then
- * the snapshot is dropped and counted, never the target held up. */
-static void store_cut(struct flusher *f, struct cut *c, bool another)
+#define AGAIN_NS 200000000u  /* between attempts */
+#define STUCK 3u              /* failures from which on nobody waits */
+
+static bool is_stuck(const struct flusher *f) { return f->count && f->failures >= STUCK; }
+
+static int store_cut(struct flusher *f, struct cut *c, bool another)
 {
 	unsigned flags = (c->force_compression ? STORE_COMPRESS : 0u) | (another ? STORE_SYNC_LATER : 0u);
 	struct buf payload = BUF_INIT;
-	int r = 0;
+	int r;
 
 	cut_payload(c->stage.h, &c->state, c->gaps, c->ngaps, c->from_ns, c->meta.time_ns, &payload);
 	c->meta.tags = (const char *const *)c->tags;
 	c->meta.description = c->description ? c->description : "";
-	for (int attempt = 0; attempt < (f->in_place ? 1 : 3); attempt++) {
-		c->meta.creation_ns = mono_now_ns() - c->begun_mono_ns;
-		r = store_append(f->store, &c->meta, payload.data, payload.len, flags);
-		if (r == 0)
-			break;
-		if (!f->stop && !f->in_place)
-			nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
-	}
+	MARK("payload made");
+	c->meta.creation_ns = mono_now_ns() - c->begun_mono_ns;
+	r = store_append(f->store, &c->meta, payload.data, payload.len, flags);
 	for (size_t i = 0; r == 0 && i < c->ngaps; i++) {
 		struct gap_meta g = { .from_ns = c->gaps[i].from_ns, .to_ns = c->gaps[i].to_ns,
 				      .lost = c->gaps[i].lost, .cause = c->gaps[i].cause };
@@ -124,21 +123,50 @@ static void store_cut(struct flusher *f, struct cut *c, bool another)
 		memcpy(g.session_id, c->meta.session_id, sizeof g.session_id);
 		store_note_gap(f->store, &g);
 	}
+	MARK("snapshot stored");
 	if (r < 0)
 		store_sync(f->store); /* the one before may have relied on this one */
+	else
+		stage_remove(&c->stage);
+	MARK("stage removed");
+	buf_done(&payload);
+	return r;
+}
+
+/* The first in the queue, under the lock but for the storing. */
+static bool store_first(struct flusher *f)
+{
+	struct cut *c = f->queue[f->head];
+	bool another = f->count > 1 || __atomic_load_n(&f->ending, __ATOMIC_ACQUIRE);
+	int r;
+
+	f->busy = true;
+	pthread_mutex_unlock(&f->lock);
+	r = store_cut(f, c, another);
 	pthread_mutex_lock(&f->lock);
-	if (r == 0) {
+	f->busy = false;
+	if (r < 0) {
+		f->failures++;
+		f->again_mono_ns = mono_now_ns() + AGAIN_NS;
+		snprintf(f->error, sizeof f->error, "%s", err_detail());
+	} else {
+		f->failures = 0;
+		f->head = (f->head + 1) % FLUSH_QUEUE;
+		f->count--;
 		f->stored++;
 		f->raw_bytes += c->meta.size_bytes;
 		f->stored_bytes += c->meta.stored_bytes;
-	} else {
-		f->dropped++;
-		snprintf(f->error, sizeof f->error, "%s", err_detail());
+		cut_free(c);
 	}
-	pthread_mutex_unlock(&f->lock);
-	if (r == 0)
-		stage_remove(&c->stage);
-	buf_done(&payload);
+	pthread_cond_broadcast(&f->changed);
+	return r == 0;
+}
+
+static void wait_until(struct flusher *f, uint64_t mono_ns)
+{
+	struct timespec until = { (time_t)(mono_ns / 1000000000u), (long)(mono_ns % 1000000000u) };
+
+	pthread_cond_clockwait(&f->changed, &f->lock, CLOCK_MONOTONIC, &until);
 }
 
 /* Beside the program, never in it, and not when somebody waits for the end. */
@@ -160,26 +188,19 @@ static void *flush_thread(void *arg)
 	retain(f);
 	pthread_mutex_lock(&f->lock);
 	for (;;) {
-		struct cut *c;
-		bool another;
-
 		while (f->count == 0 && !f->stop)
 			pthread_cond_wait(&f->changed, &f->lock);
-		if (f->count == 0)
+		if (f->count == 0 || (f->stop && is_stuck(f)))
 			break;
-		c = f->queue[f->head];
-		f->head = (f->head + 1) % FLUSH_QUEUE;
-		f->count--;
-		f->busy = true;
-		another = f->count > 0 || __atomic_load_n(&f->ending, __ATOMIC_ACQUIRE);
-		pthread_mutex_unlock(&f->lock);
-		store_cut(f, c, another);
-		cut_free(c);
-		if (!another)
+		if (f->failures && mono_now_ns() < f->again_mono_ns) {
+			wait_until(f, f->again_mono_ns);
+			continue;
+		}
+		if (store_first(f) && f->count == 0 && !__atomic_load_n(&f->ending, __ATOMIC_ACQUIRE)) {
+			pthread_mutex_unlock(&f->lock);
 			retain(f);
-		pthread_mutex_lock(&f->lock);
-		f->busy = false;
-		pthread_cond_broadcast(&f->changed);
+			pthread_mutex_lock(&f->lock);
+		}
 	}
 	pthread_mutex_unlock(&f->lock);
 	return NULL;
@@ -203,15 +224,20 @@ int flush_start(struct flusher *f, struct store *s, const struct config *c, bool
 	return r ? fail(-r, "the flusher thread: %s", strerror(r)) : 0;
 }
 
+void flush_again(struct flusher *f)
+{
+	if (!f->in_place || f->count == 0)
+		return;
+	pthread_mutex_lock(&f->lock);
+	while (f->count && (f->failures == 0 || mono_now_ns() >= f->again_mono_ns) && store_first(f))
+		;
+	pthread_mutex_unlock(&f->lock);
+}
+
 bool flush_try_put(struct flusher *f, struct cut *c)
 {
 	bool room;
 
-	if (f->in_place) {
-		store_cut(f, c, __atomic_load_n(&f->ending, __ATOMIC_RELAXED));
-		cut_free(c);
-		return true;
-	}
 	pthread_mutex_lock(&f->lock);
 	room = f->count < FLUSH_QUEUE;
 	if (room) {
@@ -219,33 +245,42 @@ bool flush_try_put(struct flusher *f, struct cut *c)
 		pthread_cond_broadcast(&f->changed);
 	}
 	pthread_mutex_unlock(&f->lock);
+	flush_again(f);
 	return room;
 }
 
-void flush_wait_room(struct flusher *f)
+/* Whether no more than so many are left, or it is stuck. */
+static bool wait_left(struct flusher *f, size_t most)
 {
+	bool done;
+
 	pthread_mutex_lock(&f->lock);
-	while (f->count >= FLUSH_QUEUE - 1)
-		pthread_cond_wait(&f->changed, &f->lock);
+	while (f->count > most && !is_stuck(f)) {
+		if (!f->in_place)
+			pthread_cond_wait(&f->changed, &f->lock);
+		else if (!store_first(f) && !is_stuck(f))
+			wait_until(f, f->again_mono_ns);
+	}
+	done = f->count <= most;
 	pthread_mutex_unlock(&f->lock);
+	return done;
 }
 
-void flush_wait(struct flusher *f)
-{
-	pthread_mutex_lock(&f->lock);
-	while (f->count || f->busy)
-		pthread_cond_wait(&f->changed, &f->lock);
-	pthread_mutex_unlock(&f->lock);
-}
+bool flush_wait_room(struct flusher *f) { return wait_left(f, FLUSH_QUEUE - 2); }
+bool flush_wait(struct flusher *f) { return wait_left(f, 0); }
 
 void flush_stop(struct flusher *f)
 {
-	if (!f->running)
-		return;
-	pthread_mutex_lock(&f->lock);
-	f->stop = true;
-	pthread_cond_broadcast(&f->changed);
-	pthread_mutex_unlock(&f->lock);
-	pthread_join(f->thread, NULL);
-	f->running = false;
+	if (f->running) {
+		pthread_mutex_lock(&f->lock);
+		f->stop = true;
+		pthread_cond_broadcast(&f->changed);
+		pthread_mutex_unlock(&f->lock);
+		pthread_join(f->thread, NULL);
+		f->running = false;
+	}
+	for (; f->count; f->count--, f->dropped++) {
+		cut_free(f->queue[f->head]);
+		f->head = (f->head + 1) % FLUSH_QUEUE;
+	}
 }

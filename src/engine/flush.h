@@ -4,7 +4,11 @@
  * flusher builds the payload, lets the store compress, append and sync it, and
  * only then removes the stage file: until that moment the stage is what a
  * salvage would read.  The queue is bounded; flush_try_put() says when it is
- * full and the collector keeps staging. */
+ * full and the collector keeps staging.
+ *
+ * What cannot be stored is tried again, in order and for as long as the session
+ * lasts: nothing may follow a snapshot that is missing.  What is left at the end
+ * stays in the session's folder, for the salvage that the next command does. */
 #ifndef SNAPTRAIL_ENGINE_FLUSH_H
 #define SNAPTRAIL_ENGINE_FLUSH_H
 
@@ -38,9 +42,12 @@ struct flusher {
 	struct cut *queue[FLUSH_QUEUE];
 	size_t head, count;
 	bool stop, busy, running;
+	unsigned failures;           /* of the first in the queue, one after the other */
+	uint64_t again_mono_ns;      /* in place: not tried before */
 	bool in_place;               /* no thread of its own: a cut is stored by who puts it */
 	bool ending;                 /* the session's end record follows the cuts and syncs them too */
-	uint64_t stored, dropped, raw_bytes, stored_bytes;
+	uint64_t stored, raw_bytes, stored_bytes;
+	uint64_t dropped;            /* left at the end */
 	char last_id[17];
 	char error[256];             /* the last failure, "" for none */
 };
@@ -49,10 +56,14 @@ struct flusher {
 int flush_start(struct flusher *f, struct store *s, const struct config *c, bool in_place);
 /* Takes the cut, or false when the queue is full. */
 bool flush_try_put(struct flusher *f, struct cut *c);
-/* Waits until the queue has room. */
-void flush_wait_room(struct flusher *f);
-/* Waits until all that was put is stored. */
-void flush_wait(struct flusher *f);
+/* Waits until the queue has room.  False: it is stuck. */
+bool flush_wait_room(struct flusher *f);
+/* Waits until all that was put is stored.  False: it is stuck, as the store is full
+ * or worse; why is in `error`. */
+bool flush_wait(struct flusher *f);
+/* In place: what could not be stored, once more. */
+void flush_again(struct flusher *f);
+/* Ends it; what could not be stored has been dropped from the queue, with its stages left. */
 void flush_stop(struct flusher *f);
 
 /* message Snapshot of a sealed stage (and of a state), also for salvage. */

@@ -210,6 +210,7 @@ static void on_control(struct recorder *r)
 		close(r->control);
 		r->control = -1;
 		r->front_gone = true;
+		r->gone_mono_ns = mono_now_ns();
 		return;
 	}
 	if (n != sizeof m)

@@ -332,7 +332,7 @@ static int differ_from(struct store *st, const char *base_id, struct model *stat
 		r = store_snapshot_find(st, base_id, &base, NULL);
 		if (r == 0)
 			r = handed_state(st, &base, &last);
-		if (r < 0)
+		if (r != 0)
 			return r;
 	} else {
 		last = model_new_handed();
@@ -463,7 +463,7 @@ int handed_append(struct store *st, const char *session, struct model *state, co
 	r = handed_session(st, session, o.time_ns, &s);
 	if (r == 0)
 		r = handed_prepare(st, s.id, state, &o, &h);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	r = store_append(st, &h.m, h.payload.data, h.payload.len, 0);
 	*ret = h.m;
@@ -490,7 +490,7 @@ int handed_full(struct store *st, const struct snapshot_meta *m, struct buf *ret
 	struct handed_snapshot h = { .m = *m };
 	struct replay_query q = { .session_id = m->session_id, .until_ns = m->time_ns };
 	struct replay_result result;
-	struct model *state;
+	struct model *state = NULL;
 	int r = m->handed_in ? handed_state(st, m, &state) : replay(st, &q, &result);
 
 	if (r < 0)

@@ -85,7 +85,7 @@ static char *read_link(uint32_t pid, const char *name, int fd, uint32_t *ret_n)
 	ssize_t n;
 
 	if (fd >= 0)
-		snprintf(path, sizeof path, "/proc/%u/fd/%d", pid, fd);
+		snprintf(path, sizeof path, "/proc/%u/%s/%d", pid, name, fd);
 	else
 		snprintf(path, sizeof path, "/proc/%u/%s", pid, name);
 	n = readlink(path, link, sizeof link - 1);
@@ -234,7 +234,7 @@ void look_begin(struct look *l, struct collector *c, uint32_t pid)
 		struct look_fd *f = &l->fds[l->nfds];
 
 		f->fd = list[i];
-		f->link = read_link(pid, NULL, list[i], &f->link_len);
+		f->link = read_link(pid, "fd", list[i], &f->link_len);
 		if (f->link && !is_ring(c, f->link))
 			l->nfds++;
 		else
@@ -275,7 +275,7 @@ void look_agree(struct look *l)
 	for (size_t i = 0; i < l->nfds; i++) {
 		struct look_fd *f = &l->fds[i];
 
-		s = read_link(l->pid, NULL, f->fd, &n);
+		s = read_link(l->pid, "fd", f->fd, &n);
 		f->agreed = s && n == f->link_len && memcmp(s, f->link, n) == 0;
 		l->fds_agreed = l->fds_agreed && f->agreed;
 		free(s);

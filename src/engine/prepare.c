@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/mark.h"
 #include "base/timefmt.h"
 #include "engine/salvage.h"
 
@@ -133,5 +134,8 @@ int prepare(struct prepared *p, char *const argv[])
 	r = session_create(&p->session, store_path(p->store), id, p->config, &p->clock);
 	if (r == -EBUSY)
 		return fail(-EBUSY, "session %s is being recorded already", p->name);
-	return r < 0 ? r : begin_record(p, argv);
+	if (r == 0)
+		r = begin_record(p, argv);
+	MARK("session begun");
+	return r;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/mark.h"
 #include "engine/replay.h"
 #include "engine/salvage.h"
 
@@ -22,6 +23,7 @@
 #define SLEEP_ENDING_NS 50000u
 #define ENDING_ROUNDS 50u        /* without sleep once the command has ended */
 #define SLEEP_MAX_NS 20000000u
+#define GRACE_NS 1000000000u     /* between fork and the first report of a new image */
 
 /* ---- the end ---- */
 
@@ -29,8 +31,10 @@ static void last_cut(struct recorder *r, int origin)
 {
 	cuts_own_metrics(r, 0);
 	collect_apply_all(&r->c);
-	for (int i = 0; i < 100 && !cuts_make(r, origin); i++)
+	for (int i = 0; i < 100 && !cuts_make(r, origin); i++) {
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+		flush_again(&r->f);
+	}
 }
 
 static void summarize(struct recorder *r, struct snaptrail_summary *s)
@@ -49,7 +53,7 @@ static void summarize(struct recorder *r, struct snaptrail_summary *s)
 	};
 	snprintf(s->session, sizeof s->session, "%s", r->o->session_name);
 	snprintf(s->store, sizeof s->store, "%s", store_path(r->o->store) ? store_path(r->o->store) : "");
-	snprintf(s->error, sizeof s->error, "%s", r->f.error[0] ? r->f.error : r->c.board->error);
+	snprintf(s->error, sizeof s->error, "%.255s", r->f.error[0] ? r->f.error : r->c.board->error);
 }
 
 static void answer(struct recorder *r, const struct snaptrail_summary *s)
@@ -88,6 +92,13 @@ static void sleep_on_bell(struct recorder *r, uint64_t ns)
 	__atomic_store_n(&b->sleeping, 0, __ATOMIC_RELAXED);
 }
 
+/* `run` was killed before it told what it had started: that may be about to report. */
+static bool may_come(const struct recorder *r)
+{
+	return r->front_gone && r->gone_mono_ns && !r->root_known && model_processes_seen(r->c.model) == 0 &&
+	       mono_now_ns() - r->gone_mono_ns < GRACE_NS;
+}
+
 static bool over(struct recorder *r)
 {
 	if (r->o->host)
@@ -96,7 +107,7 @@ static bool over(struct recorder *r)
 		collect_apply_all(&r->c);
 		follow_known(r);
 	}
-	return r->processes == NULL && (r->root_ended || r->front_gone || r->control < 0);
+	return r->processes == NULL && (r->root_ended || r->front_gone || r->control < 0) && !may_come(r);
 }
 
 /* The command has ended but others of the session live on. */
@@ -144,6 +155,7 @@ static void loop(struct recorder *r)
 			follow_settle(r);
 		}
 		host_show_thread(r);
+		flush_again(&r->f);
 		cuts_automatic(r);
 		requests_serve(r);
 		cuts_wanted(r);
@@ -243,6 +255,7 @@ static int recorder_begin(struct recorder *r)
 	}
 	session_set_pids(r->o->session, (int)getpid(), r->root_pid);
 	r->requests = request_page_make(r->o->session);
+	MARK("recorder named");
 	return r->o->resume ? take_over(r) : begin_anew(r);
 }
 
@@ -258,19 +271,30 @@ static void never_began(struct recorder *r)
 	store_session_end(r->o->store, &m);
 }
 
-static bool record(struct recorder *r, struct snaptrail_summary *s)
+/* False: it goes on elsewhere.  Not all stored: the session stays for a salvage. */
+static bool record(struct recorder *r, struct snaptrail_summary *s, bool *ret_stored)
 {
+	bool stored;
+
 	loop(r);
 	if (r->o->host && !host_leaves(r)) {
 		flush_stop(&r->f);
 		return false;
 	}
 	__atomic_store_n(&r->f.ending, true, __ATOMIC_RELEASE);
+	MARK("end seen");
 	last_cut(r, end_origin(r));
-	flush_wait(&r->f);
-	session_over(r);
+	MARK("last cut made");
+	stored = flush_wait(&r->f);
+	MARK("last cut stored");
+	if (stored)
+		session_over(r);
+	MARK("session over");
 	summarize(r, s);
 	flush_stop(&r->f);
+	if (!stored)
+		snprintf(s->error, sizeof s->error, "%.180s; what waits is salvaged by the next command that finds room", r->f.error);
+	*ret_stored = stored;
 	return true;
 }
 
@@ -278,7 +302,7 @@ int recorder_main(const struct recorder_options *o)
 {
 	struct recorder *r = xcalloc(1, sizeof *r);
 	struct snaptrail_summary s = { 0 };
-	bool ended = false;
+	bool ended = false, stored = true;
 	int e;
 
 	r->o = o;
@@ -290,21 +314,24 @@ int recorder_main(const struct recorder_options *o)
 	if (e == 0 && o->host)
 		host_runs(o->host);
 	if (e == 0)
-		ended = record(r, &s);
+		ended = record(r, &s, &stored);
 	/* The lease goes first: who hears that we are done may record again.  The
 	 * folder can go while they do. */
 	collect_end(&r->c);
 	wanted_done(&r->wanted);
 	store_close(o->store);
+	MARK("store closed");
 	if (!ended && o->session->board)
 		o->session->board->recorder_pid = 0;
 	if (o->host)
 		o->host->others = e == 0 && !ended;
-	session_release(o->session, ended);
+	session_release(o->session, ended && stored);
+	MARK("lease let go");
 	if (ended)
 		answer(r, &s);
+	MARK("run told");
 	request_page_free(r->requests);
-	session_close(o->session, ended);
+	session_close(o->session, ended && stored);
 	if (r->epoll >= 0)
 		close(r->epoll);
 	free(r);

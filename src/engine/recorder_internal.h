@@ -33,6 +33,7 @@ struct recorder {
 	uint64_t interval_ns;    /* of automatic snapshots, 0 none */
 	struct request_page *requests;
 	uint64_t alone_next_ns, poll_next_ns;
+	uint64_t gone_mono_ns;   /* when `run` was gone */
 	bool no_pidfd;           /* this kernel has none */
 	bool fed;                /* by feed.c: no lanes, and the watermark is the only clock */
 	bool host_seen;          /* our own process has reported its beginning */

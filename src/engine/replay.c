@@ -301,20 +301,20 @@ struct untaken_list {
 	size_t n;
 };
 
-static void copy_lane(struct lane *l, struct untaken_list *list)
+/* `data` has `size` bytes, a power of two; what the lane says of itself is its program's. */
+static void copy_lane(struct lane *l, uint8_t *data, uint32_t size, struct untaken_list *list)
 {
 	uint64_t pos = __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE), reserve = __atomic_load_n(&l->reserve, __ATOMIC_ACQUIRE);
-	uint8_t *data = lane_data(l);
-	uint32_t mask = l->size_bytes - 1, tid = l->tid;
+	uint32_t mask = size - 1, tid = l->tid;
 
 	/* Those of another namespace are read when the recorder has translated them. */
-	if (reserve - pos > l->size_bytes || l->pid_ns)
+	if (reserve - pos > size || pos % 8 || l->pid_ns)
 		return;
 	while (pos < reserve) {
 		uint64_t h = __atomic_load_n((uint64_t *)(data + (pos & mask)), __ATOMIC_ACQUIRE);
 		uint32_t len = record_len(h), extent = record_extent(len);
 
-		if (!record_is_at(h, pos) || pos + extent > reserve || (pos & mask) + extent > l->size_bytes ||
+		if (!record_is_at(h, pos) || pos + extent > reserve || (pos & mask) + extent > size ||
 		    record_state(h) == RECORD_UNFINISHED)
 			return;
 		if (record_state(h) == RECORD_FINISHED) {
@@ -340,8 +340,8 @@ static void copy_ring(const char *path, struct untaken_list *list)
 	if (l == MAP_FAILED)
 		return;
 	if (l->magic == LANE_MAGIC && l->data_offset == LANE_HEADER_BYTES && (l->size_bytes & (l->size_bytes - 1)) == 0 &&
-	    l->size_bytes + (uint64_t)LANE_HEADER_BYTES <= (uint64_t)st.st_size)
-		copy_lane(l, list);
+	    l->size_bytes + (uint64_t)LANE_HEADER_BYTES == (uint64_t)st.st_size)
+		copy_lane(l, (uint8_t *)l + LANE_HEADER_BYTES, (uint32_t)((uint64_t)st.st_size - LANE_HEADER_BYTES), list);
 	munmap(l, (size_t)st.st_size);
 }
 
@@ -349,13 +349,13 @@ static void copy_lanes(const struct session *s, struct untaken_list *list)
 {
 	struct dir d;
 
-	for (uint32_t i = 0; i < s->board->slots; i++) {
+	for (uint32_t i = 0; i < BOARD_SLOTS; i++) {
 		struct lane *l = board_slot(s->board, i);
 		uint32_t state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
 
 		if ((state == LANE_LIVE || state == LANE_CLOSED) && l->size_bytes == SLOT_DATA_BYTES &&
 		    l->data_offset == SLOT_DATA_OFFSET)
-			copy_lane(l, list);
+			copy_lane(l, (uint8_t *)l + SLOT_DATA_OFFSET, SLOT_DATA_BYTES, list);
 	}
 	dir_open(&d, s->folder);
 	for (const char *name; (name = dir_next(&d));) {

@@ -306,7 +306,7 @@ static int spawn(const char *program, char *const argv[], char *const env[], pid
 
 	if (pid == 0) {
 		execve(program, argv, env);
-		error = errno;
+		error = errno; /* NOLINT(clang-analyzer-unix.Vfork): for the parent, who waits in vfork() */
 		_exit(127);
 	}
 	if (pid < 0)
@@ -356,7 +356,7 @@ static int attend(struct front *f, char **env, int *ret_status, struct snaptrail
 {
 	struct control m = { .type = CONTROL_STARTED, .wait = f->o->wait, .uninjected = !f->inject.can };
 	struct rusage usage = { 0 };
-	pid_t pid;
+	pid_t pid = 0;
 	int r;
 
 	r = start_target(f, env, &pid);

@@ -9,6 +9,7 @@
 
 #include "base/dir.h"
 #include "base/err.h"
+#include "base/mark.h"
 #include "engine/flush.h"
 #include "engine/look.h"
 #include "engine/replay.h"
@@ -42,21 +43,21 @@ static size_t find_stages(const char *folder, struct old_stage **ret)
 	return n;
 }
 
-static int stage_map(struct stage *s, const char *path)
+static bool stage_map(struct stage *s, const char *path)
 {
 	*s = (struct stage){ .fd = open(path, O_RDWR | O_CLOEXEC) };
 	if (s->fd < 0)
-		return -errno;
+		return false;
 	s->h = stage_is_whole(s->fd) ? mmap(NULL, STAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0) : MAP_FAILED;
 	if (s->h == MAP_FAILED || s->h->magic != STAGE_MAGIC) {
 		if (s->h != MAP_FAILED)
 			munmap(s->h, STAGE_BYTES);
 		s->h = NULL;
 		close(s->fd);
-		return -EBADMSG;
+		return false;
 	}
 	snprintf(s->path, sizeof s->path, "%.319s", path);
-	return 0;
+	return true;
 }
 
 static uint64_t last_time(const struct stage_header *h)
@@ -86,8 +87,21 @@ static uint64_t last_time(const struct stage_header *h)
 	return latest;
 }
 
-/* One stage file becomes one snapshot. */
-static int store_stage(struct store *st, struct session *s, struct stage *stage, int origin, const struct gap *gaps, size_t ngaps)
+static uint64_t latest(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+static uint64_t last_stored(struct store *st, const char *id)
+{
+	struct snapshot_meta m;
+	size_t n = store_snapshot_count(st, id);
+
+	return n && store_snapshot_at(st, id, n - 1, &m) == 0 ? m.time_ns : 0;
+}
+
+/* One stage file becomes one snapshot, of an instant before which it holds all that
+ * those before it do not.  Threads whose lanes were emptied early are ahead of it:
+ * readers hold that back until the next one brings the others. */
+static int store_stage(struct store *st, struct session *s, struct stage *stage, uint64_t time_ns, int origin, const struct gap *gaps,
+		       size_t ngaps)
 {
 	_cleanup_buf_ struct buf payload = BUF_INIT;
 	struct snapshot_meta m = { .type = SNAPSHOT_INCREMENTAL, .origin = origin, .description = "" }, last = { 0 };
@@ -101,7 +115,7 @@ static int store_stage(struct store *st, struct session *s, struct stage *stage,
 	store_new_id(m.id);
 	memcpy(m.session_id, s->id, sizeof m.session_id);
 	m.since_ns = last.time_ns;
-	m.time_ns = last_time(stage->h);
+	m.time_ns = time_ns;
 	if (m.time_ns <= last.time_ns)
 		m.time_ns = last.time_ns + 1;
 	m.changes = stage->h->changes;
@@ -188,11 +202,13 @@ int salvage_stages(struct store *st, struct session *s, int origin, struct lefto
 	for (size_t i = 0; i < ret->n && e == 0; i++) {
 		struct stage stage;
 
-		if (stage_map(&stage, ret->stages[i].path) < 0)
+		if (!stage_map(&stage, ret->stages[i].path))
 			continue;
 		ret->newest = *stage.h;
+		ret->latest_ns = latest(ret->latest_ns, last_time(stage.h));
 		if (ret->stages[i].serial > stored && stage.h->used)
-			e = store_stage(st, s, &stage, origin, NULL, 0);
+			e = store_stage(st, s, &stage, stage.h->sealed_ns ? stage.h->sealed_ns : s->board->watermark_ns, origin, NULL, 0);
+		MARK("salvage: a stage stored");
 		stage_close(&stage);
 	}
 	return e;
@@ -203,7 +219,7 @@ void salvage_skip(struct collector *c, const struct leftovers *l)
 	for (size_t i = 0; i < l->n; i++) {
 		struct stage old;
 
-		if (stage_map(&old, l->stages[i].path) == 0) {
+		if (stage_map(&old, l->stages[i].path)) {
 			collect_skip(c, old.h);
 			stage_close(&old);
 		}
@@ -212,15 +228,18 @@ void salvage_skip(struct collector *c, const struct leftovers *l)
 
 void salvage_done(struct leftovers *l, bool remove)
 {
-	for (size_t i = 0; i < l->n && remove; i++)
+	for (size_t i = 0; i < l->n && remove; i++) {
 		unlink(l->stages[i].path);
+		MARK("salvage: a stage gone");
+	}
 	free(l->stages);
 	l->stages = NULL;
 	l->n = 0;
 }
 
-/* Until a round finds nothing; stages that fill up become snapshots. */
-static int drain_all(struct store *st, struct session *s, struct collector *c)
+/* Until a round finds nothing; stages that fill up become snapshots.  What a killed
+ * recorder has not heard may be in any lane, and the last of them is read last. */
+static int drain_all(struct store *st, struct session *s, struct collector *c, uint64_t heard_ns)
 {
 	double fill;
 	int e = 0;
@@ -232,7 +251,7 @@ static int drain_all(struct store *st, struct session *s, struct collector *c)
 			continue;
 		e = collect_seal(c, &old);
 		if (e == 0) {
-			e = store_stage(st, s, &old, ORIGIN_CRASH, NULL, 0);
+			e = store_stage(st, s, &old, heard_ns, ORIGIN_CRASH, NULL, 0);
 			if (e == 0)
 				stage_remove(&old);
 			else
@@ -255,7 +274,7 @@ static void sample_last(struct collector *c, uint64_t heard_ns)
 static int drain_rest(struct store *st, struct session *s, const struct leftovers *l, bool *ret_lives)
 {
 	struct collector c = { 0 };
-	uint64_t heard_ns = s->board->watermark_ns;
+	uint64_t heard_ns = s->board->watermark_ns, latest_ns;
 	int e;
 
 	salvage_clock(l, s->board, &c.clock);
@@ -264,9 +283,10 @@ static int drain_rest(struct store *st, struct session *s, const struct leftover
 	if (e < 0)
 		return e;
 	s->board->sleeping = 0;
+	MARK("salvage: rest begun");
 	collect_find(&c);
 	salvage_skip(&c, l);
-	e = drain_all(st, s, &c);
+	e = drain_all(st, s, &c, heard_ns);
 	*ret_lives = anyone_lives(&c);
 	if (e == 0 && !*ret_lives)
 		sample_last(&c, heard_ns);
@@ -274,11 +294,14 @@ static int drain_rest(struct store *st, struct session *s, const struct leftover
 		for (struct lane_view *v = c.views; v; v = v->next)
 			v->dead = true;
 	if (e == 0)
-		e = drain_all(st, s, &c);
-	if (e == 0 && (c.stage.h->changes || c.ngaps))
-		e = store_stage(st, s, &c.stage, ORIGIN_CRASH, c.gaps, c.ngaps);
+		e = drain_all(st, s, &c, heard_ns);
+	latest_ns = latest(l->latest_ns, last_time(c.stage.h));
+	if (e == 0 && (c.stage.h->changes || c.ngaps || (!*ret_lives && latest_ns > last_stored(st, s->id))))
+		e = store_stage(st, s, &c.stage, *ret_lives ? heard_ns : latest_ns, ORIGIN_CRASH, c.gaps, c.ngaps);
+	MARK("salvage: rest stored");
 	if (e == 0)
 		unlink(c.stage.path);
+	MARK("salvage: rest gone");
 	collect_end(&c);
 	return e;
 }
@@ -315,6 +338,7 @@ int salvage_session(struct store *st, const char *pointer)
 		e = drain_rest(st, &s, &left, &lives);
 	salvage_done(&left, e == 0);
 	store_sync(st);
+	MARK("salvage: all stored");
 	if (e == 0 && !lives && !has_ended(st, s.id)) {
 		struct snapshot_meta m;
 		size_t count = store_snapshot_count(st, s.id);

@@ -20,6 +20,7 @@ struct leftovers {
 	struct old_stage *stages;   /* in order */
 	size_t n;
 	uint64_t next_serial;       /* of a stage that follows them */
+	uint64_t latest_ns;         /* the last instant that they tell of */
 };
 
 /* Brings what a dead recorder left of one session into the store. */

@@ -12,27 +12,24 @@
 static int snap(struct recorder *r, const struct request_page *q, char id[17])
 {
 	struct wish w = { .origin = ORIGIN_MANUAL, .type = q->type, .tags = request_tags(q) };
-	uint64_t stored = r->f.stored + r->f.dropped, give_up = mono_now_ns() + 2000000000u;
+	uint64_t give_up = mono_now_ns() + 2000000000u;
 	bool done;
 
 	w.description = xmemdup(q->description, strnlen(q->description, REQUEST_TEXT_BYTES) + 1);
 	w.description[strnlen(q->description, REQUEST_TEXT_BYTES - 1)] = 0;
 	r->started = true;
-	do {
-		flush_wait(&r->f);
-		stored = r->f.stored;
-		done = cuts_here(r, &w, cuts_look_around(r));
-	} while (!done && r->f.error[0] == 0 && mono_now_ns() < give_up);
+	do
+		done = flush_wait(&r->f) && cuts_here(r, &w, cuts_look_around(r));
+	while (!done && r->f.failures == 0 && mono_now_ns() < give_up);
 	if (!done) {
 		for (char **t = w.tags; *t; t++)
 			free(*t);
 		free(w.tags);
 		free(w.description);
-		return fail(-EIO, "%s", r->f.error[0] ? r->f.error : "a call under way holds the snapshot back");
+		return fail(-EIO, "%s", r->f.failures ? r->f.error : "a call under way holds the snapshot back");
 	}
 	memcpy(id, r->last_id, 17);
-	flush_wait(&r->f);
-	return r->f.stored > stored ? 0 : fail(-EIO, "%s", r->f.error);
+	return flush_wait(&r->f) ? 0 : fail(-EIO, "%s", r->f.error);
 }
 
 static void count_up(struct recorder *r, struct request_stats *s)
@@ -75,8 +72,7 @@ void requests_serve(struct recorder *r)
 		automatic_set(r, 0);
 		break;
 	case REQUEST_FLUSH:
-		flush_wait(&r->f);
-		e = store_sync(r->o->store);
+		e = flush_wait(&r->f) ? store_sync(r->o->store) : fail(-EIO, "%s", r->f.error);
 		break;
 	case REQUEST_STATS:
 		break;

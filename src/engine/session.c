@@ -20,6 +20,7 @@
 
 #include "base/dir.h"
 #include "base/err.h"
+#include "base/mark.h"
 #include "engine/namespace.h"
 
 #define ORPHAN_S 60
@@ -119,6 +120,7 @@ static int live_folder(struct session *s, size_t root, bool roomy)
 	snprintf(s->folder, sizeof s->folder, "%s/%016llx%016llx", parent, (unsigned long long)r[0], (unsigned long long)r[1]);
 	if (mkdir(s->folder, 0733) < 0 || chmod(s->folder, 01733) < 0)
 		return fail(-errno, "%s: %s", s->folder, strerror(errno));
+	MARK("folder made");
 	return 0;
 }
 
@@ -212,6 +214,7 @@ static int board_create(struct session *s, const struct config *c, const struct 
 	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	if (fd < 0)
 		return fail(-errno, "%s: %s", path, strerror(errno));
+	MARK("board file made");
 	r = fchmod(fd, 0666) < 0 ? errno : posix_fallocate(fd, 0, BOARD_BYTES);
 	b = r ? MAP_FAILED : mmap(NULL, BOARD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
@@ -234,6 +237,7 @@ static int board_create(struct session *s, const struct config *c, const struct 
 	b->size_bytes = BOARD_BYTES;
 	board_set_words(b, c->patterns);
 	board_set_devices(b);
+	MARK("board filled");
 	b->version = BOARD_VERSION;
 	b->magic = BOARD_MAGIC;
 	s->board = b;
@@ -273,7 +277,7 @@ static int lease_lock(const char *path, int tries)
 
 static int pointer_text(const struct session *s, char *text, size_t size, int recorder, int root)
 {
-	int n = snprintf(text, size, "folder %s\nboot %s\nrecorder %d\n", s->folder, s->board->boot_id, recorder);
+	int n = snprintf(text, size, "folder %s\nboot %.39s\nrecorder %d\n", s->folder, s->board->boot_id, recorder);
 
 	return root ? n + snprintf(text + n, size - (size_t)n, "pid %d\n", root) : n;
 }
@@ -289,7 +293,9 @@ static int pointer_new(struct session *s)
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
+	MARK("pointer made");
 	r = flock(fd, LOCK_EX | LOCK_NB) < 0 || write(fd, text, (size_t)n) != n ? -errno : name_it(path, s->pointer);
+	MARK("pointer named");
 	unlink(path);
 	if (r < 0)
 		close(fd);
@@ -360,8 +366,10 @@ int session_create(struct session *s, const char *store_folder, const char *id, 
 	}
 	if (r == 0 && store_folder)
 		r = pointer_write(s, store_folder);
+	MARK("pointer locked");
 	if (r == 0)
 		point_back(s);
+	MARK("board pointed back");
 	if (r < 0)
 		session_close(s, r != -EBUSY);
 	return r;
@@ -451,8 +459,10 @@ void session_release(struct session *s, bool remove)
 {
 	if (remove && s->board)
 		s->board->closing = 1;
+	MARK("pointer to go");
 	if (remove && s->pointer[0])
 		unlink(s->pointer);
+	MARK("pointer gone");
 	if (s->lease >= 0)
 		close(s->lease);
 	s->pointer[0] = 0;
@@ -471,6 +481,16 @@ void session_close(struct session *s, bool remove)
 	s->board = NULL;
 }
 
+/* A pointer that was never named: its maker, whose number is its ending, was killed.
+ * One that still lives, where we cannot see it, makes another. */
+static void sweep_unnamed(const char *path, const char *name)
+{
+	int pid = strncmp(name + 16, ".new.", 5) == 0 ? atoi(name + 21) : 0;
+
+	if (pid > 0 && kill(pid, 0) < 0 && errno == ESRCH)
+		unlink(path);
+}
+
 int session_each_pointer(const char *store_folder, int (*each)(void *arg, const char *path, const char *id), void *arg)
 {
 	char live[4200], path[4500];
@@ -481,10 +501,11 @@ int session_each_pointer(const char *store_folder, int (*each)(void *arg, const 
 	snprintf(live, sizeof live, "%s/live", store_folder);
 	dir_open(&d, live);
 	while (r == 0 && (name = dir_next(&d))) {
-		if (strlen(name) != 16)
-			continue;
 		snprintf(path, sizeof path, "%s/%s", live, name);
-		r = each(arg, path, name);
+		if (strlen(name) == 16)
+			r = each(arg, path, name);
+		else if (strlen(name) > 21)
+			sweep_unnamed(path, name);
 	}
 	dir_close(&d);
 	return r;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/mark.h"
 
 #define STAGE_STEP (256u << 10)
 
@@ -25,6 +26,7 @@ int stage_open(struct stage *s, const char *folder, uint64_t serial, const struc
 	fd = open(making, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return fail(-errno, "%s: %s", making, strerror(errno));
+	MARK("stage file made");
 	/* Allocated step by step and always before use: a full tmpfs must be an
 	 * error here and not a SIGBUS. */
 	r = posix_fallocate(fd, 0, STAGE_STEP);
@@ -44,6 +46,7 @@ int stage_open(struct stage *s, const char *folder, uint64_t serial, const struc
 	s->last = NULL;
 	stage_lines(s, c);
 	s->h->magic = STAGE_MAGIC;
+	MARK("stage prepared");
 	/* Readers and salvage look for the name: they find it whole or not at all. */
 	if (rename(making, s->path) < 0) {
 		r = -errno;
@@ -51,6 +54,7 @@ int stage_open(struct stage *s, const char *folder, uint64_t serial, const struc
 		stage_close(s);
 		return fail(r, "%s: %s", s->path, strerror(-r));
 	}
+	MARK("stage named");
 	return 0;
 }
 
@@ -128,13 +132,18 @@ const uint8_t *stage_put(struct stage *s, uint64_t lane, uint32_t pid, uint32_t 
 		b->offset = offset;
 	}
 	p = (uint8_t *)(b + 1) + b->body;
+	MARK("block begun");
 	memcpy(p, record, n);
+	MARK("record copied");
 	/* body, end and len are read only up to `used`, which moves last; a block
 	 * that was published shorter grows by body before used covers it. */
 	b->len = (b->body + n + 7) & ~7u;
 	b->end = end;
+	MARK("block grown");
 	__atomic_store_n(&b->body, b->body + n, __ATOMIC_RELEASE);
+	MARK("block filled");
 	publish(s, b);
+	MARK("block published");
 	return p;
 }
 
@@ -153,6 +162,7 @@ struct stage_block *stage_hot(struct stage *s, uint64_t lane, uint32_t pid, uint
 	b->len = 2 * (uint32_t)(sizeof(struct hot_place) + b->cap);
 	place(b, 0)->turn = place(b, 1)->turn = 0;
 	publish(s, b);
+	MARK("hot block published");
 	return b;
 }
 
@@ -173,10 +183,12 @@ bool stage_hot_put(struct stage_block *b, uint64_t end, const uint8_t *record, u
 	if (n > b->cap)
 		return false;
 	__atomic_store_n(&next->turn, 0, __ATOMIC_RELEASE);
+	MARK("hot place emptied");
 	memcpy(next->bytes, record, n);
 	next->len = n;
 	next->end = end;
 	next->coalesced = now ? now->coalesced + 1 : 0;
+	MARK("hot place filled");
 	__atomic_store_n(&next->turn, now ? now->turn + 1 : 1, __ATOMIC_RELEASE);
 	return true;
 }

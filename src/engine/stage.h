@@ -32,6 +32,7 @@ struct stage_header {
 	uint64_t changes, coalesced;
 	uint64_t lines;
 	struct clock_line line[CLOCK_LINES];
+	uint64_t sealed_ns;          /* the watermark when it was sealed; 0: it is still filled */
 };
 #define STAGE_HEADER_BYTES 4096u
 

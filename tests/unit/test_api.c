@@ -420,7 +420,7 @@ static void *take_part(void *arg)
 	struct snaptrail_state *s = snaptrail_state_new();
 	struct snaptrail_create_options o = { .size = sizeof o, .later = p->number & 1 };
 	struct snaptrail_point at;
-	struct snaptrail_state *back;
+	struct snaptrail_state *back = NULL;
 	char name[8], id[17];
 
 	snprintf(name, sizeof name, "s%d", p->number);
@@ -798,6 +798,51 @@ static void what_a_batch_gave_up_is_stood_on_by_none(void)
 	end(&f);
 }
 
+struct hearing {
+	struct fixture *f;
+	bool ends;
+	int told;
+};
+
+static void begin_a_batch(void *arg, const struct snaptrail_notification *n)
+{
+	struct hearing *h = arg;
+
+	(void)n;
+	if (h->told++ > 0)
+		return;
+	CU_ASSERT_EQUAL(snaptrail_batch_begin(h->f->st), 0);
+	if (h->ends)
+		CU_ASSERT_EQUAL(snaptrail_batch_end(h->f->st, false), 0);
+}
+
+/* What was still to be told was noted for the new batch: told never, or again and
+ * again when that went on. */
+static void a_listener_may_begin_a_batch(void)
+{
+	for (int ends = 1; ends >= 0; ends--) {
+		struct fixture f;
+		struct hearing h = { .f = &f, .ends = ends };
+		struct snaptrail_state *s = snaptrail_state_new();
+		char id[17];
+
+		begin(&f, "hybrid");
+		snaptrail_on(f.st, NULL, begin_a_batch, &h);
+		CU_ASSERT_EQUAL(snaptrail_batch_begin(f.st), 0);
+		for (int i = 0; i < 3; i++) {
+			set(s, SNAPTRAIL_MEMORY, "k", "value", snaptrail_value_of_int(i));
+			CU_ASSERT_STRING_EQUAL(create(&f, s, NULL, NULL, id), "ok");
+		}
+		CU_ASSERT_EQUAL(snaptrail_batch_end(f.st, true), 0);
+		CU_ASSERT_EQUAL(h.told, 3);
+		if (!ends)
+			CU_ASSERT_EQUAL(snaptrail_batch_end(f.st, false), 0);
+		CU_ASSERT_EQUAL(h.told, 3);
+		end(&f);
+		snaptrail_state_free(s);
+	}
+}
+
 void suite_api(void)
 {
 	CU_pSuite s = CU_add_suite("api", NULL, NULL);
@@ -816,6 +861,7 @@ void suite_api(void)
 	TEST(s, a_batch_creates_tags_and_deletes);
 	TEST(s, a_batch_whose_deletion_fails_was_never_there);
 	TEST(s, what_a_batch_gave_up_is_stood_on_by_none);
+	TEST(s, a_listener_may_begin_a_batch);
 	TEST(s, a_session_has_its_name_as_long_as_anything_of_it);
 	TEST(s, what_the_limits_take_is_told_as_deleted);
 	TEST(s, two_that_prune_at_once_both_succeed);

@@ -4,6 +4,7 @@
 
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/collect.h"
@@ -123,6 +124,14 @@ static const char *env_of(struct rig *r, uint32_t pid, const char *suffix)
 	return v && v->type == VALUE_STRING ? v->bytes : "(none)";
 }
 
+static const char *text_of(struct rig *r, enum table t, const char *key, const char *field)
+{
+	struct entity *e = model_find(r->c.model, t, key, strlen(key));
+	const struct value *v = e ? value_get(&e->value, field) : NULL;
+
+	return v && v->type == VALUE_STRING ? v->bytes : "(none)";
+}
+
 /* ---- merging ---- */
 
 static void records_of_two_lanes_merge_by_time(void)
@@ -231,6 +240,40 @@ static void an_abandoned_record_is_voided_and_counted(void)
 	CU_ASSERT_STRING_EQUAL(env_of(&r, 10, "/env/X"), "(none)");
 	CU_ASSERT_EQUAL(l->tail, l->reserve);
 	rig_end(&r);
+}
+
+/* A round that comes late finds several images of a chain of execs at once: the last
+ * of them may be in the middle of its first report. */
+static void the_next_image_is_not_dead(void)
+{
+	for (uint32_t last = 0; last < 2; last++) { /* its slot comes before or behind */
+		struct rig r;
+		struct lane *l, *next;
+		struct change c;
+		uint64_t pos, dead;
+
+		rig_make(&r, 0);
+		l = lane_make(&r, 1, 10, 10);
+		next = lane_make(&r, last ? 2 : 0, 10, 10);
+		l->image = at(&r, 0);
+		next->image = at(&r, 50);
+		began(&r, l, 1);
+		c = set_env(at(&r, 20), "X", "lost");
+		dead = write_record(l, &c, RECORD_UNFINISHED);
+		c = (struct change){ .stamp = at(&r, 60), .kind = PROCESS_BEGAN, .pid = 10, .ppid = 1, .exe = BYTES("/y", 2) };
+		pos = write_record(next, &c, RECORD_UNFINISHED);
+		drain(&r);
+		drain(&r);
+		CU_ASSERT_EQUAL(r.c.voided, 0);
+		finish(next, pos);
+		drain(&r);
+		drain(&r);
+		collect_apply_all(&r.c);
+		CU_ASSERT_EQUAL(r.c.voided, 1);
+		CU_ASSERT(l->tail > dead);
+		CU_ASSERT_STRING_EQUAL(text_of(&r, TABLE_AGENTS, "p10", "executable"), "/y");
+		rig_end(&r);
+	}
 }
 
 static void a_lane_s_losses_become_a_gap(void)
@@ -527,6 +570,32 @@ static void session_time_keeps_with_the_monotonic_clock(void)
 	CU_ASSERT_EQUAL(clock_time(&c, 5 | STAMP_MONOTONIC), 5 + (uint64_t)c.offset_ns);
 }
 
+/* Each image of a chain of execs resumes the clock of the one before: an error that
+ * grew eightfold each time ended in the year 2137. */
+static void a_clock_that_is_resumed_often_keeps_time(void)
+{
+	struct clock c;
+	int64_t off;
+
+	clock_begin(&c, true);
+	clock_learn(&c);
+	if (c.lines)
+		c.line[0].time_ns += 100000; /* as after a moment in which another was on the processor */
+	for (int i = 0; i < 20; i++) {
+		uint64_t until = mono_now_ns() + 1200000;
+		struct clock was = c;
+
+		clock_resume(&c, was.use_tsc, was.offset_ns, was.line, was.lines);
+		while (mono_now_ns() < until)
+			;
+		clock_sync(&c);
+		if (i & 1)
+			nanosleep(&(struct timespec){ .tv_nsec = 16000000 }, NULL);
+	}
+	off = (int64_t)(clock_now(&c) - (mono_now_ns() + (uint64_t)c.offset_ns));
+	CU_ASSERT(off < 10000000 && off > -10000000);
+}
+
 void suite_collect(void)
 {
 	CU_pSuite s = CU_add_suite("collect", NULL, NULL);
@@ -535,6 +604,7 @@ void suite_collect(void)
 	TEST(s, a_lane_goes_round_its_end_many_times);
 	TEST(s, an_unfinished_record_holds_the_watermark);
 	TEST(s, an_abandoned_record_is_voided_and_counted);
+	TEST(s, the_next_image_is_not_dead);
 	TEST(s, a_lane_s_losses_become_a_gap);
 	TEST(s, a_hot_key_keeps_its_last_value_and_an_exact_count);
 	TEST(s, without_a_rate_nothing_is_coalesced);
@@ -545,4 +615,5 @@ void suite_collect(void)
 	TEST(s, a_ring_file_that_lies_about_its_size_is_not_taken);
 	TEST(s, the_clock_s_lines_are_continuous_and_monotonic);
 	TEST(s, session_time_keeps_with_the_monotonic_clock);
+	TEST(s, a_clock_that_is_resumed_often_keeps_time);
 }
