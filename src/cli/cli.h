@@ -47,6 +47,8 @@ int cli_snapshot(struct cli *c, const char *ref, struct snaptrail_point *p);
 uint64_t now_ns(void);
 /* Opens the store on first use; 0 or an exit code, the error told. */
 int cli_open(struct cli *c);
+/* The same with SNAPTRAIL_CREATE or SNAPTRAIL_READ_ONLY. */
+int cli_open_as(struct cli *c, unsigned how);
 /* --since and --until relative to a session's start; 0 or an exit code. */
 int cli_range(struct cli *c, uint64_t start_ns, uint64_t *ret_since, uint64_t *ret_until);
 /* A whole number of a flag; 0 or an exit code. */

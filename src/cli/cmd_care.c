@@ -204,7 +204,7 @@ static void stats_words(struct cli *c, const struct snaptrail_stats *s, const st
 	printf("lost       %s reports, %s dropped\n", count_words(s->lost, a), count_words(s->dropped, b));
 	if (live)
 		live_words(live);
-	fflush(stdout);
+	out_flush();
 	out_gaps(c, cli_flag(c, "session"), 0, 0);
 }
 
@@ -268,10 +268,10 @@ int cmd_verify(struct cli *c)
 	struct finder f = { .cli = c, .json = JSON_INIT(stdout) };
 	char n[TIME_WORDS];
 	uint64_t records = 0;
-	int r = snaptrail_open(c->config, SNAPTRAIL_READ_ONLY, &c->store);
+	int r = cli_open_as(c, SNAPTRAIL_READ_ONLY);
 
-	if (r < 0)
-		return exit_of(r) == EXIT_NO_REF ? cli_open(c) : out_failed(c, r);
+	if (r != 0)
+		return r;
 	if (c->json) {
 		json_open(&f.json, '{');
 		json_key(&f.json, "findings");
@@ -346,26 +346,37 @@ static void say_one(void *arg, const char *level, const char *text)
 	free(clean);
 }
 
+static void doctor_json(const char *target, const char *findings, size_t len, bool can)
+{
+	struct json j = JSON_INIT(stdout);
+
+	json_open(&j, '{');
+	json_pair_string(&j, "target", target);
+	json_key(&j, "findings");
+	json_open(&j, '[');
+	if (len)
+		json_raw(&j, findings, len);
+	json_close(&j, ']');
+	json_pair_bool(&j, "canInject", can);
+	json_close(&j, '}');
+	json_line(&j);
+}
+
 int cmd_doctor(struct cli *c)
 {
-	struct finder f = { .cli = c, .json = JSON_INIT(stdout) };
+	struct finder f = { .cli = c };
+	char *findings = NULL;
+	size_t len;
 	int r;
 
 	if (c->word_count < 1)
 		return out_error(c, EXIT_USAGE, "e.g. `snaptrail doctor redis-server`", "doctor needs a command or a process id");
-	if (c->json) {
-		json_open(&f.json, '{');
-		json_pair_string(&f.json, "target", c->words[0]);
-		json_key(&f.json, "findings");
-		json_open(&f.json, '[');
-	}
+	f.json = (struct json)JSON_INIT(must(open_memstream(&findings, &len)));
 	r = snaptrail_doctor(c->config, c->words[0], say_one, &f);
-	if (c->json) {
-		json_close(&f.json, ']');
-		json_pair_bool(&f.json, "canInject", r == 0);
-		json_close(&f.json, '}');
-		json_line(&f.json);
-	}
+	fclose(f.json.out);
+	if (c->json && (r == 0 || r == -ENOEXEC))
+		doctor_json(c->words[0], findings, len, r == 0);
+	free(findings);
 	if (r == -EACCES)
 		return out_error(c, EXIT_UNKNOWABLE, NULL, "%s", snaptrail_error());
 	if (r == -ENOENT)

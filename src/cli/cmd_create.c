@@ -18,23 +18,24 @@ static int read_all(struct cli *c, const char *path, struct file *f)
 {
 	FILE *in = strcmp(path, "-") ? fopen(path, "rb") : stdin;
 	size_t n = 0;
+	int r = 0;
 
 	if (in == NULL)
 		return out_error(c, EXIT_USAGE, NULL, "%s: %s", path, strerror(errno));
+	errno = 0;
 	do {
 		f->len += n;
 		if (f->cap - f->len < 65536) {
 			f->cap = f->cap ? f->cap * 2 : 262144;
-			f->data = realloc(f->data, f->cap);
-			if (f->data == NULL)
-				abort();
+			f->data = must(realloc(f->data, f->cap));
 		}
 		n = fread(f->data + f->len, 1, f->cap - f->len, in);
 	} while (n > 0);
-	n = (size_t)ferror(in);
+	if (ferror(in))
+		r = out_error(c, EXIT_USAGE, NULL, "%s: %s", in == stdin ? "stdin" : path, strerror(errno));
 	if (in != stdin)
 		fclose(in);
-	return n ? out_error(c, EXIT_USAGE, NULL, "%s: cannot be read", path) : 0;
+	return r;
 }
 
 /* JSON, or message SystemState of the schema. */
@@ -80,12 +81,12 @@ int cmd_create(struct cli *c)
 
 	if (c->word_count != 1)
 		r = out_error(c, EXIT_USAGE, "snaptrail create orders --state state.json", "create takes a SESSION");
+	if (r == 0 && !path && (o.force_compression || cli_has(c, "time")))
+		r = out_error(c, EXIT_USAGE, NULL, "--time and --force-compression need a --state: a live session is as it is");
 	if (r == 0 && path)
 		r = state_of_file(c, path, &s);
-	if (r == 0 && (r = snaptrail_open(c->config, SNAPTRAIL_CREATE, &c->store)) < 0)
-		r = out_failed(c, r);
-	if (r == 0 && snaptrail_notice(c->store))
-		out_note(c, "%s", snaptrail_notice(c->store));
+	if (r == 0)
+		r = cli_open_as(c, SNAPTRAIL_CREATE);
 	if (r == 0)
 		r = time_of(c, &o.time_ns);
 	if (r == 0 && (r = snaptrail_create(c->store, c->words[0], s, &o, id)) < 0)
@@ -133,10 +134,30 @@ static int when_told(struct cli *c, int r, uint64_t t)
 	return EXIT_YES;
 }
 
+/* A bare 2 means the text as well: an environment has no numbers. */
+static int when_asked(struct cli *c, const char *session, struct snaptrail_condition *w, const char *word, uint64_t *ret)
+{
+	struct snaptrail_value *v = word ? value_of(word) : NULL, *text;
+	uint64_t t;
+	int r, also;
+
+	w->value = v;
+	r = snaptrail_when(c->store, session, w, ret);
+	if (v && snaptrail_value_type(v) != SNAPTRAIL_STRING && strcmp(w->op, "==") == 0) {
+		w->value = text = snaptrail_value_of_string(word);
+		also = snaptrail_when(c->store, session, w, &t);
+		snaptrail_value_free(text);
+		if (also == 0 && (r < 0 || (w->last ? t > *ret : t < *ret)))
+			*ret = t;
+		r = r == 0 ? 0 : also;
+	}
+	snaptrail_value_free(v);
+	return r;
+}
+
 int cmd_when(struct cli *c)
 {
 	struct snaptrail_condition w = { .last = cli_has(c, "last") };
-	struct snaptrail_value *v = NULL;
 	uint64_t start, t = 0;
 	char session[256];
 	int r;
@@ -147,9 +168,6 @@ int cmd_when(struct cli *c)
 		return r;
 	w.path = c->words[0];
 	w.op = c->words[1];
-	if (c->word_count == 3)
-		w.value = v = value_of(c->words[2]);
-	r = snaptrail_when(c->store, session, &w, &t);
-	snaptrail_value_free(v);
+	r = when_asked(c, session, &w, c->word_count == 3 ? c->words[2] : NULL, &t);
 	return when_told(c, r, t);
 }

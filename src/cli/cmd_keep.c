@@ -14,13 +14,11 @@
 /* REFs are resolved before anything goes: first~1 means what it meant. */
 int cmd_rm(struct cli *c)
 {
-	char(*ids)[17] = calloc((size_t)c->word_count + 1, sizeof *ids);
-	const char **list = calloc((size_t)c->word_count + 1, sizeof *list);
+	char(*ids)[17] = must(calloc((size_t)c->word_count + 1, sizeof *ids));
+	const char **list = must(calloc((size_t)c->word_count + 1, sizeof *list));
 	struct snaptrail_point p;
 	int r = 0;
 
-	if (!ids || !list)
-		abort();
 	if (c->word_count == 0)
 		r = out_error(c, EXIT_USAGE, "snaptrail rm latest", "rm takes one or more REFs");
 	if (r == 0)
@@ -116,8 +114,6 @@ int cmd_prune(struct cli *c)
 	bool dry = cli_has(c, "dry-run"), tells = dry || c->json;
 	int r;
 
-	if (c->word_count)
-		return out_error(c, EXIT_USAGE, NULL, "prune takes no words");
 	if ((r = cli_open(c)) != 0)
 		return r;
 	if (tells)
@@ -140,10 +136,14 @@ int cmd_repair(struct cli *c)
 	char n[TIME_WORDS], m[TIME_WORDS];
 	int r;
 
-	if (into == NULL || c->word_count)
+	if (into == NULL)
 		return out_error(c, EXIT_USAGE, "snaptrail repair --into DIR", "repair takes --into DIR");
-	r = snaptrail_open(c->config, SNAPTRAIL_READ_ONLY, &c->store);
-	if (r < 0 || (r = snaptrail_repair(c->store, into, told, c, &copied, &lost)) < 0)
+	if ((r = cli_open_as(c, SNAPTRAIL_READ_ONLY)) != 0)
+		return r;
+	r = snaptrail_repair(c->store, into, told, c, &copied, &lost);
+	if (r == -ENOENT)
+		return out_error(c, EXIT_USAGE, NULL, "%s", snaptrail_error());
+	if (r < 0)
 		return out_failed(c, r);
 	if (c->json) {
 		struct json j = JSON_INIT(stdout);

@@ -15,8 +15,6 @@ static int find(struct cli *c, int at, char session[256])
 {
 	uint64_t start;
 
-	if (c->word_count > at + 1)
-		return out_error(c, EXIT_USAGE, NULL, "%s takes one SESSION", c->verb);
 	return cli_find_session(c, c->words[at], session, &start);
 }
 
@@ -76,7 +74,7 @@ int cmd_attend(struct cli *c)
 	const char *name = c->words[0] ? c->words[0] : cli_session(c);
 	int r;
 
-	if (c->word_count > 1 || name == NULL)
+	if (name == NULL || !*name)
 		return out_error(c, EXIT_USAGE, "`snaptrail sessions` says which are unattended", "attend takes a SESSION");
 	r = snaptrail_attend(c->config, name);
 	return r < 0 ? out_failed(c, r) : EXIT_YES;
@@ -95,7 +93,7 @@ static void on_interrupt(int sig)
 static bool stopped(void *arg)
 {
 	(void)arg;
-	fflush(stdout);
+	out_flush();
 	return interrupted || ferror(stdout);
 }
 
@@ -146,14 +144,12 @@ int cmd_watch(struct cli *c)
 	char session[256];
 	int r;
 
-	if (c->word_count > 1)
-		return out_error(c, EXIT_USAGE, NULL, "watch takes one SESSION");
 	if ((r = cli_find_session(c, c->words[0], session, &start)) != 0 || (r = cli_range(c, start, &since, &until)) != 0)
 		return r;
 	sigaction(SIGINT, &a, NULL);
 	sigaction(SIGTERM, &a, NULL);
 	r = snaptrail_watch(c->store, session, since ? since : now_ns(), &w);
-	fflush(stdout);
+	out_flush();
 	return r < 0 ? out_failed(c, r) : EXIT_YES;
 }
 
@@ -161,13 +157,12 @@ int cmd_watch(struct cli *c)
 
 int cmd_tag(struct cli *c)
 {
-	const char **add = calloc((size_t)c->word_count + 1, sizeof *add), **remove = calloc((size_t)c->word_count + 1, sizeof *remove);
+	const char **add = must(calloc((size_t)c->word_count + 1, sizeof *add));
+	const char **remove = must(calloc((size_t)c->word_count + 1, sizeof *remove));
 	size_t added = 0, removed = 0;
 	struct snaptrail_point p;
 	int r = 0;
 
-	if (!add || !remove)
-		abort();
 	if (c->word_count < 2)
 		r = out_error(c, EXIT_USAGE, "snaptrail tag latest +good", "tag takes a REF, and tags to add (+TAG) or remove (-TAG)");
 	for (int i = 1; i < c->word_count && r == 0; i++) {
@@ -178,7 +173,7 @@ int cmd_tag(struct cli *c)
 		else if (*w == '-')
 			remove[removed++] = w + 1;
 		else
-			r = out_error(c, EXIT_USAGE, NULL, "%s: +%s adds the tag, -%s removes it", w, w, w);
+			r = out_error(c, EXIT_USAGE, NULL, "'%.60s': +TAG adds a tag, -TAG removes it", w);
 	}
 	if (r == 0)
 		r = cli_snapshot(c, c->words[0], &p);
@@ -207,7 +202,7 @@ int cmd_mark(struct cli *c)
 	struct snaptrail_point p;
 	int r;
 
-	if (c->word_count < 1 || c->word_count > 2)
+	if (c->word_count < 1)
 		return out_error(c, EXIT_USAGE, "snaptrail mark before-the-crash @14:03:22", "mark takes a NAME and a REF");
 	if ((r = cli_open(c)) != 0)
 		return r;

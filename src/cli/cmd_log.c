@@ -92,8 +92,6 @@ int cmd_log(struct cli *c)
 	int64_t n;
 	int r;
 
-	if (c->word_count > 1)
-		return out_error(c, EXIT_USAGE, "quote a glob: '*' is the shell's as well", "log takes one GLOB");
 	if ((r = cli_find_session(c, NULL, session, &start)) != 0 ||
 	    (r = cli_range(c, start, &q.since_ns, &q.until_ns)) != 0)
 		return r;
@@ -103,7 +101,7 @@ int cmd_log(struct cli *c)
 	n = snaptrail_log(c->store, &q, c->json ? event_json : event_words, &l);
 	if (n < 0)
 		return out_failed(c, (int)n);
-	fflush(stdout);
+	out_flush();
 	out_gaps(c, session, q.since_ns, q.until_ns);
 	return n > 0 ? EXIT_YES : EXIT_NO;
 }

@@ -46,8 +46,7 @@ static int start_failed(struct cli *c, int code)
 	case -ENOEXEC:
 		return out_failed(c, code);
 	default:
-		out_failed(c, code);
-		return EXIT_OURS;
+		return out_error(c, EXIT_OURS, NULL, "%s", *snaptrail_error() ? snaptrail_error() : snaptrail_strerror(code));
 	}
 }
 

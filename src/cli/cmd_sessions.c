@@ -198,7 +198,8 @@ static void listing_begin(struct listing *l)
 		"SNAPSHOT", "TIME", "TYPE", "ORIGIN", ">CHANGES", ">LOST", ">STORED", "SESSION", "TAGS", "DESCRIPTION", NULL,
 	};
 
-	table_init(&l->table, l->with_session ? with_session : headings);
+	if (!l->cli->json)
+		table_init(&l->table, l->with_session ? with_session : headings);
 }
 
 static int list_one(void *arg, const struct snaptrail_snapshot *s)
@@ -306,11 +307,13 @@ int cmd_ls(struct cli *c)
 	struct snaptrail_query q = { 0 };
 	char session[256];
 	uint64_t start;
-	int r = cli_find_session(c, c->words[0], session, &start);
+	int r = make_query(c, &q, with, without);
 
 	q.session = session;
+	if (r == 0 && q.all_sessions && c->words[0])
+		r = out_error(c, EXIT_USAGE, NULL, "--all and one session, %.60s, exclude each other", c->words[0]);
 	if (r == 0)
-		r = make_query(c, &q, with, without);
+		r = cli_find_session(c, c->words[0], session, &start);
 	if (r == 0)
 		r = cli_range(c, start, &q.since_ns, &q.until_ns);
 	if (r == 0)
@@ -351,6 +354,8 @@ int cmd_nearest(struct cli *c)
 
 	if (c->word_count != 1)
 		return out_error(c, EXIT_USAGE, "`snaptrail help nearest`", "nearest takes one TIME");
+	if (cli_has(c, "before") + cli_has(c, "after") + cli_has(c, "either") > 1)
+		return out_error(c, EXIT_USAGE, NULL, "--before, --after and --either exclude each other");
 	if ((r = cli_find_session(c, NULL, session, &start)) != 0)
 		return r;
 	if ((r = snaptrail_parse_time(c->words[0], start, now_ns(), &time)) < 0)

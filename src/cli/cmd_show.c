@@ -228,6 +228,8 @@ static int show_state(struct cli *c, const struct snaptrail_point *p, const stru
 	}
 	if (s.path)
 		s.field = snaptrail_path_field(s.path);
+	if (s.field && !*s.field)
+		return out_error(c, EXIT_USAGE, NULL, "--path %.60s: no field stands behind #", s.path);
 	if (!c->json)
 		out_page(c);
 	if (c->json)
@@ -250,13 +252,11 @@ int cmd_show(struct cli *c)
 	uint64_t n;
 	int r;
 
-	if (c->word_count > 1)
-		return out_error(c, EXIT_USAGE, "--path GLOB picks out of it", "show takes one reference");
 	r = cli_state(c, c->words[0] ? c->words[0] : "latest", &p, &state);
 	if (r != 0)
 		return r;
 	r = show_state(c, &p, state);
-	fflush(stdout);
+	out_flush();
 	if ((n = snaptrail_state_coalesced(state)) > 0 && !c->json)
 		out_note(c, "coalesced: %" PRIu64 ", so many changes around this instant were merged into others", n);
 	if (snaptrail_state_lost(state) > 0)

@@ -107,7 +107,7 @@ static int open_output(struct exporter *x)
 	x->fd = STDOUT_FILENO;
 	if (x->path == NULL)
 		return 0;
-	if (stat(x->path, &st) < 0 || S_ISREG(st.st_mode))
+	if (stat(x->path, &st) < 0 ? errno == ENOENT : S_ISREG(st.st_mode))
 		open_beside(x);
 	else
 		x->fd = open(x->path, O_WRONLY | O_CLOEXEC);
@@ -186,8 +186,6 @@ static int export_range(struct cli *c, char session[256], struct snaptrail_expor
 	uint64_t start;
 	int r;
 
-	if (c->word_count > 1)
-		return out_error(c, EXIT_USAGE, NULL, "export takes one session");
 	o->format = format && strcmp(format, "binary") == 0 ? SNAPTRAIL_BINARY : SNAPTRAIL_JSON;
 	o->include_incrementals = cli_has(c, "include-incrementals");
 	o->session = session;
@@ -326,19 +324,22 @@ int cmd_import(struct cli *c)
 {
 	struct importer m = { .cli = c, .fd = STDIN_FILENO };
 	const char *name = c->words[0];
-	bool piped = name && strcmp(name, "-") == 0;
+	bool piped;
+	struct stat st;
 	int r;
 
 	if (c->word_count != 1)
 		return out_error(c, EXIT_USAGE, "snaptrail import FILE, or - for stdin", "import takes one file");
+	piped = strcmp(name, "-") == 0;
 	if (!piped)
 		m.fd = open(name, O_RDONLY | O_CLOEXEC);
 	if (m.fd < 0)
 		return out_error(c, EXIT_USAGE, NULL, "%s: %s", name, strerror(errno));
-	r = snaptrail_open(c->config, SNAPTRAIL_CREATE, &c->store);
-	if (r < 0)
-		r = out_failed(c, r);
+	if (fstat(m.fd, &st) == 0 && S_ISDIR(st.st_mode)) /* before a store is made for it */
+		r = out_error(c, EXIT_USAGE, NULL, "%s: %s", name, strerror(EISDIR));
 	else
+		r = cli_open_as(c, SNAPTRAIL_CREATE);
+	if (r == 0)
 		r = import_from(&m, piped ? "stdin" : name);
 	if (!piped)
 		close(m.fd);

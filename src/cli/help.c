@@ -100,7 +100,7 @@ int help_text(struct cli *c, const char *topic)
 	}
 	near = verb_near(topic);
 	snprintf(hint, sizeof hint, near ? "did you mean `snaptrail help %s`?" : "`snaptrail help` lists verbs and topics", near);
-	return out_error(c, EXIT_USAGE, hint, "no verb or topic '%s'", topic);
+	return out_error(c, EXIT_USAGE, hint, "no verb or topic '%.60s'", topic);
 }
 
 int cmd_help(struct cli *c)

@@ -144,7 +144,7 @@ static void place_digits(const char *digits, int k, int e, char *p)
 
 void json_double_text(double v, char ret[32])
 {
-	char shortest[32], digits[20];
+	char shortest[32], digits[20] = "";
 	int k = 0, e;
 
 	if (v == 0) {

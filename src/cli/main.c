@@ -1,9 +1,13 @@
 /* The snaptrail command: reads argv by the table in commands.def, loads the
  * configuration, runs the verb, ends with its exit code. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/out.h"
@@ -45,28 +49,44 @@ uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-int cli_open(struct cli *c)
+int cli_open_as(struct cli *c, unsigned how)
 {
 	int r = 0;
 
 	if (c->store == NULL) {
-		r = snaptrail_open(c->config, 0, &c->store);
+		r = snaptrail_open(c->config, how, &c->store);
 		if (r == 0 && snaptrail_notice(c->store))
 			out_note(c, "%s", snaptrail_notice(c->store));
 	}
-	if (r == 0)
-		return 0;
-	if (exit_of(r) == EXIT_NO_REF)
+	if (r == -ENOENT && how & SNAPTRAIL_CREATE)
+		return out_error(c, EXIT_USAGE, NULL, "%s", snaptrail_error());
+	if (r == -ENOENT)
 		return out_error(c, EXIT_NO_REF, "`snaptrail run CMD` records something",
 				 "there is no store at %s yet", snaptrail_config_store(c->config));
-	return out_failed(c, r);
+	return r < 0 ? out_failed(c, r) : 0;
+}
+
+int cli_open(struct cli *c) { return cli_open_as(c, 0); }
+
+/* A word and --session are two ways to say one thing. */
+static int one_session(struct cli *c, const char *name)
+{
+	const char *flag = cli_flag(c, "session");
+
+	if (name && !*name)
+		return out_error(c, EXIT_USAGE, "`snaptrail sessions` lists them", "%s takes a session with a name", c->verb);
+	if (name && flag && strcmp(name, flag) != 0)
+		return out_error(c, EXIT_USAGE, NULL, "%.60s or --session %.60s: one of them", name, flag);
+	return 0;
 }
 
 int cli_find_session(struct cli *c, const char *name, char ret_name[256], uint64_t *ret_start_ns)
 {
 	struct snaptrail_session s;
-	int r = cli_open(c);
+	int r = one_session(c, name);
 
+	if (r == 0)
+		r = cli_open(c);
 	if (r != 0)
 		return r;
 	r = snaptrail_session_find(c->store, name ? name : cli_session(c), &s);
@@ -121,9 +141,12 @@ int cli_number(struct cli *c, const char *flag, size_t *ret)
 	const char *text = cli_flag(c, flag);
 	char *end;
 
+	errno = 0;
 	*ret = strtoul(text, &end, 10);
 	if (*text < '0' || *text > '9' || *end)
-		return out_error(c, EXIT_USAGE, NULL, "--%s: '%s' is not a whole number", flag, text);
+		return out_error(c, EXIT_USAGE, NULL, "--%s: '%.60s' is not a whole number", flag, text);
+	if (errno)
+		return out_error(c, EXIT_USAGE, NULL, "--%s: %.60s is too large", flag, text);
 	return 0;
 }
 
@@ -157,7 +180,7 @@ static int check_color(struct cli *c)
 
 	if (!v || !*v || strcmp(v, "auto") == 0 || strcmp(v, "always") == 0 || strcmp(v, "never") == 0)
 		return 0;
-	return out_error(c, EXIT_USAGE, NULL, "--color=%s: one of auto, always, never", v);
+	return out_error(c, EXIT_USAGE, NULL, "--color=%.60s: one of auto, always, never", v);
 }
 
 static int run_verb(struct cli *c)
@@ -178,11 +201,45 @@ static int run_verb(struct cli *c)
 extern const char snaptrail_observer;
 __attribute__((visibility("default"))) const char snaptrail_observer = 1;
 
+/* A file that may not grow is an error like a full disk.  A handler and not
+ * SIG_IGN: exec gives the target of `run` the default again. */
+static void too_large(int sig) { (void)sig; }
+
+static void survive_file_limits(void)
+{
+	struct sigaction a = { .sa_handler = too_large, .sa_flags = SA_RESTART }, old;
+
+	if (sigaction(SIGXFSZ, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+		sigaction(SIGXFSZ, &a, NULL);
+}
+
+/* Of stdin, stdout and stderr what is closed would be the number of the next file
+ * that is opened, and what is printed would go into the store.  These fail as a closed
+ * one does: they are open the wrong way round. */
+static void occupy_standard(void)
+{
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
+/* The library aborts when it has no memory, and has said so. */
+static void on_abort(int signo)
+{
+	(void)signo;
+	_exit(EXIT_INTERNAL);
+}
+
 int main(int argc, char **argv)
 {
 	struct cli c = { 0 };
-	int status = cli_parse(&c, argc, argv);
+	int status;
 
+	signal(SIGABRT, on_abort);
+	status = cli_parse(&c, argc, argv);
+	survive_file_limits();
+	if (!(c.verb && strcmp(c.verb, "run") == 0)) /* its command's stay closed */
+		occupy_standard();
 	out_setup(&c);
 	if (status == 0)
 		status = check_color(&c);
@@ -202,5 +259,5 @@ int main(int argc, char **argv)
 		status = run_verb(&c);
 	}
 	free(c.words);
-	return out_finish(status);
+	return out_finish(&c, status);
 }

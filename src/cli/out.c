@@ -16,11 +16,20 @@
 #include "cli/json.h"
 
 static pid_t pager_pid;
+static int output_error;            /* an errno */
+
+static void no_memory(void)
+{
+	static const char said[] = "snaptrail: out of memory\n";
+
+	(void)!write(STDERR_FILENO, said, sizeof said - 1);
+	_exit(EXIT_INTERNAL);
+}
 
 void *must(void *allocated)
 {
 	if (!allocated)
-		abort();
+		no_memory();
 	return allocated;
 }
 
@@ -76,9 +85,19 @@ void out_page(struct cli *c)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-int out_finish(int status)
+/* What stdout's buffer could not be rid of at first says why; later nothing does. */
+bool out_flush(void)
 {
-	int failed = fflush(stdout) != 0 || ferror(stdout), error = errno;
+	bool good = fflush(stdout) == 0;
+
+	if (!good && output_error == 0)
+		output_error = errno;
+	return good;
+}
+
+int out_finish(const struct cli *c, int status)
+{
+	bool failed = !out_flush() || ferror(stdout);
 
 	if (pager_pid) {
 		fclose(stdout);
@@ -86,10 +105,9 @@ int out_finish(int status)
 			;
 		return status;
 	}
-	if (failed && error != EPIPE) {
-		fprintf(stderr, "snaptrail: the output cannot be written: %s\n", strerror(error));
-		return EXIT_INTERNAL;
-	}
+	if (failed && output_error != EPIPE)
+		return out_error(c, EXIT_INTERNAL, NULL, "the output cannot be written: %s",
+				 strerror(output_error ? output_error : EIO));
 	return status;
 }
 
@@ -100,7 +118,13 @@ int exit_of(int code)
 	switch (code) {
 	case -EINVAL:
 	case -EEXIST:
-	case -EMLINK: return EXIT_USAGE;
+	case -EMLINK:
+	case -EACCES: /* what was named for a store is none */
+	case -EPERM:
+	case -EROFS:
+	case -ENOTDIR:
+	case -ENAMETOOLONG:
+	case -ELOOP: return EXIT_USAGE;
 	case -ENOENT: return EXIT_NO_REF;
 	case -EBADMSG: return EXIT_DAMAGED;
 	case -EBUSY:
@@ -116,7 +140,7 @@ static void print_line(const char *before, const char *text)
 {
 	char *clean = clean_text(text, strlen(text), 0);
 
-	fflush(stdout);
+	out_flush();
 	fprintf(stderr, "%s%s\n", before, clean);
 	free(clean);
 }
@@ -126,12 +150,15 @@ static void print_error(const struct cli *c, int status, const char *hint, const
 	struct json j = JSON_INIT(stderr);
 
 	if (!c->json) {
-		print_line("snaptrail: ", text);
-		if (hint)
-			print_line("snaptrail: ", hint);
+		char *line;
+
+		if (asprintf(&line, hint ? "%s (%s)" : "%s", text, hint) < 0)
+			no_memory();
+		print_line("snaptrail: ", line);
+		free(line);
 		return;
 	}
-	fflush(stdout);
+	out_flush();
 	json_open(&j, '{');
 	json_pair_string(&j, "error", text);
 	json_key(&j, "code");
@@ -141,15 +168,27 @@ static void print_error(const struct cli *c, int status, const char *hint, const
 	json_line(&j);
 }
 
+/* A word of any length that somebody typed: how it begins, and what is wrong with it. */
+static void shorten(char *text)
+{
+	size_t n = strlen(text), half = 400;
+
+	if (n > 2 * half + 3)
+		memmove(mempcpy(text + half, "...", 3), text + n - half, half + 1);
+}
+
 int out_error(const struct cli *c, int status, const char *hint, const char *fmt, ...)
 {
-	char text[1024];
+	char *text;
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
+	if (vasprintf(&text, fmt, ap) < 0)
+		no_memory();
 	va_end(ap);
+	shorten(text);
 	print_error(c, status, hint, text);
+	free(text);
 	return status;
 }
 

@@ -11,10 +11,13 @@
 void out_setup(struct cli *c);
 /* Starts the pager where one is due; before the first line of a result. */
 void out_page(struct cli *c);
-/* Flushes and waits for the pager; EXIT_INTERNAL when stdout failed. */
-int out_finish(int status);
+/* What was printed so far goes out; false, and why is kept, when it cannot. */
+bool out_flush(void);
+/* The same at the end, and waits for the pager; EXIT_INTERNAL when stdout failed. */
+int out_finish(const struct cli *c, int status);
 
-/* Tells an error as a line, or with --json as an object; returns `status`. */
+/* Tells an error as one line, the hint in brackets, or with --json as an object;
+ * returns `status`. */
 int out_error(const struct cli *c, int status, const char *hint, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 /* The same for a failed call of the library. */

@@ -4,6 +4,7 @@
 #include "cli/parse.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +102,7 @@ static int unknown_flag(const struct cli *c, const char *word, size_t len)
 		snprintf(hint, sizeof hint, "did you mean --%s?", near);
 	else if (c->verb)
 		snprintf(hint, sizeof hint, "`snaptrail help %s` lists its flags", c->verb);
-	return out_error(c, EXIT_USAGE, hint, "unknown flag %.*s%s%s", (int)len, word, c->verb ? " of " : " before the verb",
+	return out_error(c, EXIT_USAGE, hint, "unknown flag %.*s%s%s", (int)(len < 60 ? len : 60), word, c->verb ? " of " : " before the verb",
 			 c->verb ? c->verb : "");
 }
 
@@ -144,8 +145,10 @@ static int parse_flag(struct cli *c, char **argv, int *at, const struct flag *f,
 			return out_error(c, EXIT_USAGE, NULL, "--%s needs a value: %s", f->name, f->argument);
 		++*at;
 	}
+	if (takes && !*value && strcmp(f->argument, "TEXT") != 0) /* a variable that was not set, mostly */
+		return out_error(c, EXIT_USAGE, NULL, "--%s is empty: it needs a value: %s", f->name, f->argument);
 	if (takes && !is_choice(f->argument, value))
-		return out_error(c, EXIT_USAGE, NULL, "--%s %s: one of %s", f->name, value, f->argument);
+		return out_error(c, EXIT_USAGE, NULL, "--%s %.60s: one of %s", f->name, value, f->argument);
 	return add_flag(c, f, value ? value : "");
 }
 
@@ -193,7 +196,32 @@ static int take_verb(struct cli *c, const char *word)
 	}
 	near = verb_near(word);
 	snprintf(hint, sizeof hint, near ? "did you mean `snaptrail %s`?" : "`snaptrail help` lists the verbs", near);
-	return out_error(c, EXIT_USAGE, hint, "unknown verb '%s'", word);
+	return out_error(c, EXIT_USAGE, hint, "unknown verb '%.60s'", word);
+}
+
+/* So many words a synopsis has room for; a flag in it takes its argument along. */
+static int words_at_most(const char *synopsis)
+{
+	int n = 0;
+
+	if (strstr(synopsis, "..."))
+		return INT_MAX;
+	for (const char *p = synopsis; *p; p += strspn(p, " ")) {
+		n += strncmp(p, "--", 2) ? 1 : -1;
+		p += strcspn(p, " ");
+	}
+	return n;
+}
+
+static int check_words(const struct cli *c)
+{
+	const struct verb *v = verb_find(c->verb);
+	int most = words_at_most(v->synopsis);
+
+	if (c->word_count <= most)
+		return 0;
+	return out_error(c, EXIT_USAGE, most ? "quote blanks and *" : NULL, "%s takes %s: '%.60s' is too much", v->name,
+			 *v->synopsis ? v->synopsis : "no words", c->words[most]);
 }
 
 /* Behind its REF, `tag` takes -TAG for a tag to remove. */
@@ -226,5 +254,5 @@ int cli_parse(struct cli *c, int argc, char **argv)
 			status = parse_letters(c, argv, &i);
 		}
 	}
-	return status;
+	return status == 0 && c->verb ? check_words(c) : status;
 }

@@ -144,7 +144,7 @@ static void print_agent(struct rows *r, struct row *row, char *prefix, size_t *l
 	printf("%s", paint(r->cli, PAINT_NONE));
 	print_cut(r->cli, used, row->right);
 	if (n >= 3)
-		memcpy(prefix + n - 3, prefix[n - 3] == '`' ? "   " : "|  ", 3);
+		memcpy(prefix + n - 3, prefix[n - 3] == '`' ? "   " : "|  ", 3); /* NOLINT(bugprone-not-null-terminated-result): the end stands */
 	print_children(r, row, prefix, left);
 }
 

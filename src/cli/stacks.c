@@ -85,7 +85,7 @@ static struct last_stack *named(enum snaptrail_table t, const char *key, size_t 
 	size_t n = strlen(table);
 	struct last_stack *s = must(calloc(1, sizeof *s + n + key_len + 2));
 
-	memcpy(s->name, table, n);
+	memcpy(s->name, table, n); /* NOLINT(bugprone-not-null-terminated-result): more follows, and zeros */
 	s->name[n] = ':';
 	memcpy(s->name + n + 1, key, key_len);
 	return s;
