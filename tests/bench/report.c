@@ -40,7 +40,7 @@ static void do_read(void) { char c; static int fd = -1; if (fd < 0) fd = open("/
 static void do_fork(void) { pid_t p = fork(); if (p == 0) _exit(0); waitpid(p, NULL, 0); }
 static void do_say_nothing(void) { __asm__ volatile(""); }
 static void do_say_set(void) { snaptrail_report_set("cache/size", snaptrail_report_int(42)); }
-static void do_say_text(void) { snaptrail_report_set("STATUS", snaptrail_report_text(TEXT + 7)); }
+static void do_say_text(void) { snaptrail_report_set("STATUS", snaptrail_report_text(&TEXT[7])); }
 static void do_say_metric(void) { snaptrail_report_metric("qps", 1250.5); }
 static void do_say_progress(void) { snaptrail_report_task_progress("t1", 0.5); }
 static void do_say_status(void) { snaptrail_report_agent_status("worker-1", "idle"); }

@@ -309,7 +309,7 @@ int main(int argc, char **argv)
 	}
 	say("full: packed, compressed, written", runs, n, "ms");
 	raw = size_of(st, first, &full_stored);
-	printf("size of a full one\tMB\t%.4g\traw; %.4g stored\n", raw / 1e6, full_stored / 1e6);
+	printf("size of a full one\tMB\t%.4g\traw; %.4g stored\n", (double)raw / 1e6, (double)full_stored / 1e6);
 
 	for (unsigned part = 100; part <= 10000; part *= 100) {
 		unsigned count = entities / part ? entities / part : 1;

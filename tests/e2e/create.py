@@ -2,6 +2,7 @@
 import json
 import os
 import subprocess
+import time
 
 from lib import SNAPTRAIL, snaptrail
 
@@ -121,3 +122,23 @@ def test_an_instant_gets_a_name_afterwards():
     assert run("mark", "end")[0] == 0 and n("mark:end") == 3
     assert run("show", "mark:none")[0] == 4 and run("mark")[0] == 2 and run("mark", "x", "nothing")[0] == 4
     assert run("verify")[0] == 0
+
+
+def test_when_says_the_instant_at_which_a_value_came():
+    """Against a clock of its own; a bare number is the text of an environment as well."""
+    took = {}
+    for i in (1, 2, 3):
+        state = {"memory": {"e": {"value": str(i)}}, "metrics": {"n": i}}
+        before = time.time_ns()
+        p = subprocess.run([SNAPTRAIL, "create", "w", "--state", "-"], input=json.dumps(state), text=True, stdout=subprocess.PIPE)
+        assert p.returncode == 0
+        took[i] = before, time.time_ns()
+
+    def when(*args):
+        return int(json.loads(snaptrail("when", *args, "--session", "w", "--json"))["timeNs"])
+    for i in (1, 2, 3):
+        for path, value in (("metrics:n", str(i)), ("memory:e#value", str(i)), ("memory:e#value", '"%d"' % i)):
+            assert took[i][0] <= when(path, "==", value) <= took[i][1], (i, path, value)
+    assert when("metrics:n", ">", "1") == when("metrics:n", "==", "2") and when("memory:e#value", "!=", '"1"') == when("metrics:n", "==", "2")
+    assert snaptrail("when", "memory:e#value", "==", "4", "--session", "w", "--json", code=1) == "null\n"
+    assert snaptrail("when", "metrics:n", "==", '"2"', "--session", "w", "--json", code=1) == "null\n"

@@ -11,7 +11,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
 
 
-# Who hosts the engine: "run", the supervisor, or "plain", the target itself.
+# Who hosts the engine: "run", the supervisor, or "plain", the target itself;
+# "forensic" is the supervisor with that profile.
 HOST = os.environ.get("TEST_HOST", "run")
 PLAIN = HOST == "plain"
 # The engine's own thread is one of the target's.
@@ -78,6 +79,8 @@ def plain_argv(*command, session="s", options=()):
 def run_argv(*command, session="s", options=()):
     if PLAIN:
         return plain_argv(*command, session=session, options=options)
+    if HOST == "forensic":
+        options = ("--profile", "forensic", *options)
     return [SNAPTRAIL, "run", "--quiet", "--session", session, *options, "--", *command]
 
 

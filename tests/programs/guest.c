@@ -41,7 +41,7 @@ static int case_fds(char **a)
 	errno = 0;
 	dprintf(2, "close(900) %d errno %d\n", close(900), errno);
 	errno = 0;
-	dprintf(2, "closedir(NULL) %d errno %d\n", closedir(NULL), errno);
+	dprintf(2, "closedir(NULL) %d errno %d\n", closedir((DIR *)getenv("NOT_THERE")), errno);
 	errno = 0;
 	dprintf(2, "setenv(NULL) %d errno %d\n", setenv(getenv("NOT_THERE"), "x", 0), errno);
 	return 0;
@@ -79,7 +79,7 @@ static int case_vfork(char **a)
 		pid_t p = vfork();
 
 		if (p == 0) {
-			changed = 1;
+			changed = 1; /* NOLINT(clang-analyzer-unix.Vfork): that is what is tried */
 			close(0);
 			dup2(2, 9);
 			if (i % 3 == 0)
@@ -435,12 +435,62 @@ static int case_log(char **a)
 	return 0;
 }
 
+/* Some at once, each over at once; their numbers. */
+static int case_lives(char **a)
+{
+	int n = atoi(a[0]), running = 0;
+
+	for (int i = 0; i < n; i++) {
+		pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(0);
+		printf("%d\n", (int)pid);
+		if (++running == 16)
+			for (; running > 8; running--)
+				wait(NULL);
+	}
+	while (wait(NULL) > 0)
+		;
+	return 0;
+}
+
+static int forks_each;
+
+static void *forking(void *p)
+{
+	for (int i = 0; i < forks_each; i++) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			setenv("FORKED", "yes", 1);
+			_exit(0);
+		}
+		waitpid(pid, NULL, 0);
+		dprintf(1, "%d\n", (int)pid);
+	}
+	return p;
+}
+
+static int case_forking_threads(char **a)
+{
+	pthread_t t[64];
+	int n = atoi(a[0]);
+
+	forks_each = atoi(a[1]);
+	for (int i = 0; i < n && i < 64; i++)
+		pthread_create(&t[i], NULL, forking, NULL);
+	for (int i = 0; i < n && i < 64; i++)
+		pthread_join(t[i], NULL);
+	return 0;
+}
+
 static const struct { const char *name; int (*run)(char **); } cases[] = {
 #define CASE(n) { #n, case_##n }
 	CASE(errno), CASE(fds), CASE(wait), CASE(wait_nothing), CASE(vfork), CASE(spawn), CASE(main_leaves),
 	CASE(strict), CASE(tsc), CASE(crash), CASE(abort), CASE(overflow), CASE(close_all), CASE(jump), CASE(handler),
 	CASE(storm), CASE(chain), CASE(small_stacks), CASE(cancel), CASE(keys), CASE(limits), CASE(busy), CASE(accept),
-	CASE(reopen), CASE(log),
+	CASE(reopen), CASE(log), CASE(lives), CASE(forking_threads),
 };
 
 int main(int argc, char **argv)

@@ -82,7 +82,7 @@ static void family(void **p)
 	free(malloc(123456));
 	free(NULL);
 	free(gone(p[3]));
-	if (realloc(gone(p[1]), 0)) /* the C library frees it */
+	if (realloc(gone(p[1]), 0)) /* the C library frees it. NOLINT(clang-analyzer-optin.portability.UnixAPI) */
 		_exit(9);
 	errno = 0;
 	if (reallocarray(NULL, strlen(getenv("PATH")) + (size_t)-1 / 2, 3) || errno != ENOMEM)

@@ -184,106 +184,142 @@ static int by_size(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
+static void threads(void)
+{
+	pthread_t t[4];
+
+	for (int i = 0; i < 4; i++)
+		pthread_create(&t[i], NULL, busy, "own");
+	for (int i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+}
+
+static void deep(void)
+{
+	itt_domain *d = domain_create("deep");
+
+	for (int i = 0; i < 500; i++)
+		task_begin(d, none, none, string_create("down"));
+	for (int i = 0; i < 500; i++)
+		task_end(d);
+}
+
+static void late_end(void)
+{
+	pthread_key_t key;
+	pthread_t t;
+
+	late_domain = domain_create("late");
+	pthread_key_create(&key, say_late);
+	pthread_create(&t, NULL, ends, &key);
+	pthread_join(t, NULL);
+}
+
+static void pauses(void)
+{
+	itt_domain *d = domain_create("pause");
+	itt_string *outer = string_create("outer"), *inner = string_create("inner");
+	itt_id id = { 1, 2, 3 };
+
+	task_begin(d, none, none, outer);
+	begin_overlapped(d, id, none, outer);
+	pause_all();
+	task_begin(d, none, none, inner);
+	task_end(d);
+	end_overlapped(d, id);
+	task_begin(d, none, none, inner); /* ends when it is told again */
+	resume_all();
+	task_end(d);
+	task_end(d);
+	task_begin(d, none, none, inner);
+	pause_all();
+	task_end(d);
+}
+
+/* The library whose static part began is unloaded. */
+static void gone(void)
+{
+	void *(*fini)(struct itt_global *);
+	itt_domain *d = domain_create("early");
+
+	*(void **)&fini = dlsym(collector, "__itt_api_fini");
+	fini(&global);
+	puts(d == &early && domain_create("early") != &early ? "its own" : "wrong");
+}
+
+static void forks(void)
+{
+	itt_domain *d = domain_create("fork");
+	int status;
+
+	task_begin(d, none, none, string_create("parent's"));
+	if (fork() == 0) {
+		task_end(d); /* not the child's to end */
+		task_begin(d, none, none, string_create("child's"));
+		task_end(d);
+		printf("%ld\n", syscall(SYS_gettid));
+		fflush(stdout);
+		execl("/bin/true", "true", (char *)NULL);
+		_exit(1);
+	}
+	wait(&status);
+	dlclose(collector);
+	find(3); /* opened again */
+	task_end(d);
+	printf("%ld %d\n", syscall(SYS_gettid), status);
+}
+
+/* The cost of an ITT pair and of a bare report in nanoseconds, medians in turns. */
+static void cost(void)
+{
+	itt_domain *d = domain_create("cost");
+	itt_string *s = string_create("pair");
+	enum { TURNS = 101, EACH = 400 };
+	double pair[TURNS], bare[TURNS];
+
+	for (int k = 0; k < TURNS; k++) {
+		double from = now();
+
+		for (int i = 0; i < EACH; i++) {
+			task_begin(d, none, none, s);
+			task_end(d);
+		}
+		pair[k] = (now() - from) / EACH;
+		usleep(2000);
+		from = now();
+		for (int i = 0; i < EACH; i++)
+			snaptrail_report_task_begin("bare/report/of/a/task", "itt.task", NULL, NULL);
+		bare[k] = (now() - from) / EACH;
+		usleep(2000);
+	}
+	qsort(pair, TURNS, sizeof *pair, by_size);
+	qsort(bare, TURNS, sizeof *bare, by_size);
+	printf("%.1f %.1f\n", pair[TURNS / 2] * 1e9, bare[TURNS / 2] * 1e9);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(void);
+} modes[] = {
+	{ "everything", everything }, { "old", everything }, { "threads", threads }, { "deep", deep }, { "late", late_end },
+	{ "pause", pauses }, { "gone", gone }, { "fork", forks }, { "cost", cost },
+};
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "everything";
-	int found = find(strcmp(what, "old") ? 3 : 2);
-	pthread_t t[4];
 
-	if (!found) {
+	if (argc > 2)
+		rounds = atoi(argv[2]);
+	if (!find(strcmp(what, "old") ? 3 : 2)) {
 		puts("nothing bound");
 		return 0;
 	}
-	if (strcmp(what, "everything") == 0) {
-		everything();
-	} else if (strcmp(what, "threads") == 0) {
-		rounds = atoi(argv[2]);
-		for (int i = 0; i < 4; i++)
-			pthread_create(&t[i], NULL, busy, "own");
-		for (int i = 0; i < 4; i++)
-			pthread_join(t[i], NULL);
-	} else if (strcmp(what, "deep") == 0) {
-		itt_domain *d = domain_create("deep");
-
-		for (int i = 0; i < 500; i++)
-			task_begin(d, none, none, string_create("down"));
-		for (int i = 0; i < 500; i++)
-			task_end(d);
-	} else if (strcmp(what, "late") == 0) {
-		pthread_key_t key;
-
-		late_domain = domain_create("late");
-		pthread_key_create(&key, say_late);
-		pthread_create(&t[0], NULL, ends, &key);
-		pthread_join(t[0], NULL);
-	} else if (strcmp(what, "pause") == 0) {
-		itt_domain *d = domain_create("pause");
-		itt_string *outer = string_create("outer"), *inner = string_create("inner");
-		itt_id id = { 1, 2, 3 };
-
-		task_begin(d, none, none, outer);
-		begin_overlapped(d, id, none, outer);
-		pause_all();
-		task_begin(d, none, none, inner);
-		task_end(d);
-		end_overlapped(d, id);
-		task_begin(d, none, none, inner); /* ends when it is told again */
-		resume_all();
-		task_end(d);
-		task_end(d);
-		task_begin(d, none, none, inner);
-		pause_all();
-		task_end(d);
-	} else if (strcmp(what, "gone") == 0) { /* the library whose static part began is unloaded */
-		void *(*fini)(struct itt_global *);
-		itt_domain *d = domain_create("early");
-
-		*(void **)&fini = dlsym(collector, "__itt_api_fini");
-		fini(&global);
-		puts(d == &early && domain_create("early") != &early ? "its own" : "wrong");
-	} else if (strcmp(what, "fork") == 0) {
-		itt_domain *d = domain_create("fork");
-		int status;
-
-		task_begin(d, none, none, string_create("parent's"));
-		if (fork() == 0) {
-			task_end(d); /* not the child's to end */
-			task_begin(d, none, none, string_create("child's"));
-			task_end(d);
-			printf("%ld\n", syscall(SYS_gettid));
-			fflush(stdout);
-			execl("/bin/true", "true", (char *)NULL);
-			_exit(1);
+	for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+		if (strcmp(what, modes[i].name) == 0) {
+			modes[i].run();
+			return 0;
 		}
-		wait(&status);
-		dlclose(collector);
-		find(3); /* opened again */
-		task_end(d);
-		printf("%ld %d\n", syscall(SYS_gettid), status);
-	} else { /* the cost of an ITT pair and of a bare report in nanoseconds, medians in turns */
-		itt_domain *d = domain_create("cost");
-		itt_string *s = string_create("pair");
-		enum { TURNS = 101, EACH = 400 };
-		double pair[TURNS], bare[TURNS];
-
-		for (int k = 0; k < TURNS; k++) {
-			double from = now();
-
-			for (int i = 0; i < EACH; i++) {
-				task_begin(d, none, none, s);
-				task_end(d);
-			}
-			pair[k] = (now() - from) / EACH;
-			usleep(2000);
-			from = now();
-			for (int i = 0; i < EACH; i++)
-				snaptrail_report_task_begin("bare/report/of/a/task", "itt.task", NULL, NULL);
-			bare[k] = (now() - from) / EACH;
-			usleep(2000);
-		}
-		qsort(pair, TURNS, sizeof *pair, by_size);
-		qsort(bare, TURNS, sizeof *bare, by_size);
-		printf("%.1f %.1f\n", pair[TURNS / 2] * 1e9, bare[TURNS / 2] * 1e9);
 	}
-	return 0;
+	return 2;
 }

@@ -1,5 +1,6 @@
 """A program run plain and one run under snaptrail cannot be told apart: the
 same output, status, descriptors, children; and it does not hang."""
+import glob
 import itertools
 import json
 import os
@@ -10,9 +11,10 @@ import signal
 import subprocess
 import time
 
+import lib
 from lib import PLAIN, SNAPTRAIL, need, program, record, run_argv, skip, snaptrail, supervised, wait_for
 
-HOSTS = ("run", "plain")
+HOSTS = ("run", "plain", "forensic")
 GUEST = program("guest")
 sessions = itertools.count()
 
@@ -186,6 +188,36 @@ def test_valgrind_finds_the_same():
          normal=lambda b: re.sub(rb"==\d+==", b"==P==", b))
 
 
+def test_gdb_sees_the_same():
+    need("gdb")
+    # One of a function that is hooked stands at two places, the hook's and libc's: that is how it is.
+    both("gdb", "-nx", "-batch", "-ex", "break case_wait", "-ex", "run", "-ex", "p (int) getppid() > 0", "-ex", "delete", "-ex", "continue",
+         "--args", GUEST, "wait", normal=lambda b: re.sub(rb"0x[0-9a-f]+|process \d+|Thread \S+|\(LWP \d+\)", b"N", b) if b else b)
+
+
+def test_fake_time_before_and_behind_the_visitor_is_told_the_same():
+    (lib,) = glob.glob("/usr/lib/*/faketime/libfaketime.so.1") or skip("no libfaketime")
+    for order in ('"$LD_PRELOAD:%s"', '"%s:$LD_PRELOAD"'):
+        p = record("sh", "-c", "LD_PRELOAD=%s FAKETIME='@2001-09-09 01:46:40' TZ=UTC exec sh -c 'date +%%Y; mkdir -p d; date +%%m; exit 3'" % (order % lib),
+                   session="f%d" % len(order))
+        assert (p.returncode, p.stdout) == (3, b"2001\n09\n"), (order, p)
+
+
+def test_eatmydata_and_stdbuf_work():
+    for tool in (("eatmydata", "sh", "-c", "echo x | tee f; sync; cat f"), ("stdbuf", "-o0", "sh", "-c", "echo a; exec 7</etc/passwd; head -c 9 <&7")):
+        need(tool[0])
+        both(*tool)
+
+
+def test_an_auditor_of_the_loader_sees_a_program_that_works():
+    audit = build_c("audit.so", "#define _GNU_SOURCE\n#include <link.h>\n#include <stdint.h>\nunsigned la_version(unsigned v) { return v; }\n"
+                    "unsigned la_objopen(struct link_map *m, Lmid_t n, uintptr_t *c) { (void)m, (void)n, (void)c; return LA_FLG_BINDTO | LA_FLG_BINDFROM; }\n"
+                    "uintptr_t la_symbind64(Elf64_Sym *s, unsigned n, uintptr_t *r, uintptr_t *d, unsigned *f, const char *name)\n"
+                    "{ (void)n, (void)r, (void)d, (void)f, (void)name; return s->st_value; }", "-shared", "-fPIC")
+    both("sh", "-c", "ls / | wc -l; (exit 4); echo $?; exec 8</etc/passwd; read x <&8; echo $x",
+         env=dict(os.environ, LD_AUDIT=audit))
+
+
 def build_c(name, source, *flags):
     with open(name + ".c", "w") as f:
         f.write(source)
@@ -205,6 +237,20 @@ def test_a_program_with_address_sanitizer_works_and_finds_its_bugs():
     both(good)
     plain, under = outcome([bad]), outcome(run_argv(bad, session="bad"))
     assert plain[0] == under[0] != 0 and b"heap-use-after-free" in under[2], under
+
+
+def test_a_program_with_other_sanitizers_works():
+    for which in ("undefined", "thread"):
+        name = build_c(which, "#include <pthread.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <unistd.h>\n"
+                       "static void *f(void *p) { setenv(p, \"1\", 1); return p; }\n"
+                       "int main(void) { pthread_t t; pthread_create(&t, NULL, f, \"A\"); pthread_join(t, NULL); puts(getenv(\"A\")); "
+                       "if (fork() == 0) _exit(0); return 4; }", "-fsanitize=" + which, "-pthread")
+        if PLAIN and which == "thread":  # wants its runtime before the visitor, and no engine beside threads that are watched
+            (tsan,) = re.findall(r"=> (\S*libtsan\S*)", subprocess.check_output(["ldd", name], text=True))
+            preload = "LD_PRELOAD=%s:%s" % (tsan, lib.PRELOAD)
+            assert outcome(["env", preload, "setarch", "-R", name]) == outcome(["setarch", "-R", name])
+            continue
+        both("setarch", "-R", name)  # its shadow wants the addresses of a kernel without much randomness
 
 
 def test_a_fortified_overflow_still_aborts():
