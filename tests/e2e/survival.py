@@ -2,6 +2,7 @@
 the recording, and every command still works."""
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -247,3 +248,45 @@ def test_a_burst_right_before_the_end_is_all_recorded():
     assert s["lost"] == 0 and s["changes"] >= n, (s["lost"], s["changes"])
     last = snaptrail("log", "*/env/N#value", "--json", "--session", "burst").splitlines()
     assert [json.loads(line)["new"] for line in last if json.loads(line)["op"] == "set"][-1] == str(n - 1)
+
+
+# ---- what leads to a session ----
+
+def test_a_pointer_that_leads_nowhere_harms_nothing():
+    p = subprocess.Popen(run_argv("cat", session="s"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    live = os.path.join(os.environ["SNAPTRAIL_STORE"], "live")
+
+    def snap():
+        return subprocess.run([SNAPTRAIL, "snap", "--session", "s"], capture_output=True, text=True, timeout=20)
+    wait_for(lambda: os.path.isdir(live) and os.listdir(live) and snap().returncode == 0, what="a first answer")
+    (pointer,) = [os.path.join(live, name) for name in os.listdir(live)]
+
+    def settled():
+        """It is written once more when the program has begun."""
+        with open(pointer) as f:
+            text = f.read()
+        return text if re.search("^pid [1-9]", text, re.M) else None
+    whole = wait_for(settled)
+    folder = re.search("^folder (.*)$", whole, re.M).group(1)
+    boards = {"empty": b"", "another": b"x" * os.path.getsize(folder + "/board"), "of zeros": bytes(os.path.getsize(folder + "/board"))}
+    for name, content in boards.items():
+        os.mkdir(name)
+        with open(name + "/board", "wb") as f:
+            f.write(content)
+    wrong = ["", "garbage", "folder \n", whole[:20], "folder /nowhere\nboot x\n", whole.replace(folder, "/nowhere"), whole.replace(folder, "x" * 5000)]
+    for text in wrong + [whole.replace(folder, os.path.abspath(name)) for name in boards]:
+        with open(pointer, "r+") as f:
+            f.write(text)
+            f.truncate()
+        said = snap()
+        assert said.returncode not in (0, 1) and said.returncode < 128 and said.stderr.count("\n") == 1, (text, said)
+        assert len(json.loads(snaptrail("sessions", "--json"))) == 1, text
+    with open(pointer, "r+") as f:
+        f.write(whole)
+        f.truncate()
+    assert snap().returncode == 0
+    p.communicate(b"x", timeout=20)
+    assert p.returncode == 0
+    (s,) = json.loads(snaptrail("sessions", "--json"))
+    assert s["exitCode"] == 0 and os.listdir(live) == [] and not os.path.exists(folder), s
+    assert snaptrail("verify")

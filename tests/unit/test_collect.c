@@ -342,6 +342,54 @@ static void a_hot_key_keeps_its_last_value_and_an_exact_count(void)
 	rig_end(&r);
 }
 
+/* Of which kinds the last is enough, and what one key is. */
+static void only_what_says_the_same_thing_again_is_merged(void)
+{
+	static const struct {
+		struct change c;
+		bool merged;
+	} kinds[] = {
+		{ { .kind = ENV_SET, .name = BYTES("A", 1), .value = BYTES("v", 1) }, true },
+		{ { .kind = ENV_UNSET, .name = BYTES("A", 1) }, true },
+		{ { .kind = THREAD_NAMED, .tid = 10, .name = BYTES("n", 1) }, true },
+		{ { .kind = TITLE, .value = BYTES("t", 1) }, true },
+		{ { .kind = CWD, .value = BYTES("/", 1) }, true },
+		{ { .kind = NOTIFY, .value = BYTES("STATUS=x", 8) }, true },
+		{ { .kind = NOTIFY, .value = BYTES("STATUS=x\nREADY=1", 16) }, false }, /* of several keys */
+		{ { .kind = NOTIFY, .value = BYTES("no key", 6) }, false },
+		{ { .kind = METRIC, .name = BYTES("m", 1), .has_number = true, .number = 3 }, true },
+		{ { .kind = ENTITY_SET, .name = BYTES("e", 1), .value = BYTES("1", 1) }, true },
+		{ { .kind = LOG, .value = BYTES("said", 4) }, false },
+		{ { .kind = ENV_CLEARED }, false },
+	};
+
+	for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+		uint64_t base, start, tick = 1000000;
+		struct rig r;
+		struct lane *l;
+
+		rig_make(&r, 1000);
+		l = lane_make(&r, 0, 10, 10);
+		began(&r, l, 0);
+		base = clock_time(&r.c.clock, at(&r, 0));
+		start = (base / tick + 2) * tick - base;
+		for (unsigned i = 0; i < 2000; i++) {
+			struct change c = kinds[k].c;
+
+			c.stamp = at(&r, start + i);
+			write_record(l, &c, RECORD_FINISHED);
+			if (i % 20 == 0)
+				drain(&r);
+		}
+		drain(&r);
+		collect_apply(&r.c);
+		CU_ASSERT_EQUAL(r.c.changes + r.c.coalesced, 2001);
+		CHECK_OR(kinds[k].merged ? r.c.coalesced > 900 : r.c.coalesced == 0,
+			 fprintf(stderr, "\n    kind %d, row %zu: %llu merged\n", kinds[k].c.kind, k, (unsigned long long)r.c.coalesced));
+		rig_end(&r);
+	}
+}
+
 static void without_a_rate_nothing_is_coalesced(void)
 {
 	struct rig r;
@@ -458,6 +506,45 @@ static void what_is_not_applied_outlives_its_stage(void)
 	stage_remove(&old);
 	collect_apply_all(&r.c);
 	CU_ASSERT_STRING_EQUAL(env_of(&r, 10, "/env/X"), "last");
+	rig_end(&r);
+}
+
+/* The same for the places of hot keys, which go on being written until the seal. */
+static void a_hot_place_that_is_not_applied_outlives_its_stage(void)
+{
+	struct stage old;
+	struct rig r;
+	struct lane *l;
+	uint64_t tick = 1000000, now, base;
+	bool hot = false;
+
+	rig_make(&r, 1000);
+	l = lane_make(&r, 0, 10, 10);
+	began(&r, l, 0);
+	drain(&r);
+	collect_apply(&r.c);
+	now = mono_now_ns() + 10 * (uint64_t)SECOND; /* the watermark is not there yet */
+	base = clock_time(&r.c.clock, now | STAMP_MONOTONIC);
+	now += (base / tick + 2) * tick - base;
+	for (unsigned i = 0; i < 3000; i++) {
+		char value[12];
+		struct change c;
+
+		snprintf(value, sizeof value, "%u", i);
+		c = set_env((now + i) | STAMP_MONOTONIC, "HOT", value);
+		write_record(l, &c, RECORD_FINISHED);
+		if (i % 20 == 0)
+			drain(&r);
+	}
+	drain(&r);
+	collect_apply(&r.c);
+	for (size_t i = 0; i < r.c.npending; i++)
+		hot = hot || r.c.pending[i].hot;
+	CU_ASSERT_TRUE(hot);
+	CU_ASSERT_EQUAL_FATAL(collect_seal(&r.c, &old), 0);
+	stage_remove(&old);
+	collect_apply_all(&r.c);
+	CU_ASSERT_STRING_EQUAL(env_of(&r, 10, "/env/HOT"), "2999");
 	rig_end(&r);
 }
 
@@ -607,10 +694,12 @@ void suite_collect(void)
 	TEST(s, the_next_image_is_not_dead);
 	TEST(s, a_lane_s_losses_become_a_gap);
 	TEST(s, a_hot_key_keeps_its_last_value_and_an_exact_count);
+	TEST(s, only_what_says_the_same_thing_again_is_merged);
 	TEST(s, without_a_rate_nothing_is_coalesced);
 	TEST(s, a_torn_hot_place_leaves_the_other_valid);
 	TEST(s, a_kill_between_stage_and_tail_gives_no_duplicates);
 	TEST(s, what_is_not_applied_outlives_its_stage);
+	TEST(s, a_hot_place_that_is_not_applied_outlives_its_stage);
 	TEST(s, a_lying_lane_never_crashes);
 	TEST(s, a_ring_file_that_lies_about_its_size_is_not_taken);
 	TEST(s, the_clock_s_lines_are_continuous_and_monotonic);

@@ -889,6 +889,54 @@ static void a_payload_that_says_it_is_larger_is_damage(void)
 	CU_ASSERT_EQUAL(out.len, sizeof p);
 }
 
+/* Bytes come while the rest is being decompressed; what was not all of it is said at the end. */
+static void a_large_payload_comes_ahead_of_its_end(void)
+{
+	static const struct {
+		int64_t more_raw, more_packed; /* than there is */
+		uint64_t turned;               /* a byte of the stream, 0: none */
+		int result;
+	} cases[] = { { 0, 0, 0, 0 },         { 1, 0, 0, -EBADMSG },    { -1, 0, 0, -EBADMSG },    { 0, -1, 0, -EBADMSG },
+		      { 0, -70000, 0, -EBADMSG }, { 0, 0, 5000, -EBADMSG }, { 0, 0, 200000, -EBADMSG } };
+	_cleanup_buf_ struct buf raw = BUF_INIT, packed = BUF_INIT;
+	uint64_t r = 5, n = 3 * CODEC_AHEAD_BYTES + 17;
+	uint8_t *p = buf_room(&raw, n);
+
+	for (uint64_t i = 0; i < n; i++)
+		p[i] = (uint8_t)(i % 4 ? i >> 7 : random_next(&r));
+	CU_ASSERT_TRUE_FATAL(codec_compress(p, n, &packed) && packed.len > 300000);
+	for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+		_cleanup_buf_ struct buf out = BUF_INIT;
+		struct codec_ahead *a;
+		uint64_t size = n + (uint64_t)cases[k].more_raw, got = 0;
+
+		buf_put(&out, "before", 6);
+		packed.data[cases[k].turned] ^= cases[k].turned ? 0x10 : 0;
+		CU_ASSERT_EQUAL_FATAL(codec_ahead_begin(packed.data, packed.len + (uint64_t)cases[k].more_packed, size, &out, &a), 0);
+		CU_ASSERT_PTR_NOT_NULL_FATAL(a);
+		for (uint64_t want = 1; want <= size && (got = codec_ahead_wait(a, want)) >= want; want += 100000) {
+			CU_ASSERT(got <= size);
+			CU_ASSERT(cases[k].turned || memcmp(out.data + 6, p, got < n ? got : n) == 0);
+		}
+		CU_ASSERT_EQUAL(codec_ahead_end(a), cases[k].result);
+		if (cases[k].result == 0)
+			CU_ASSERT(out.len == 6 + n && memcmp(out.data, "before", 6) == 0 && memcmp(out.data + 6, p, n) == 0);
+		packed.data[cases[k].turned] ^= cases[k].turned ? 0x10 : 0;
+	}
+	/* Short ones are there at once; a size that no stream can have is refused before there is room for it. */
+	{
+		_cleanup_buf_ struct buf small = BUF_INIT, out = BUF_INIT;
+		struct codec_ahead *a;
+
+		CU_ASSERT_TRUE_FATAL(codec_compress(p, 100000, &small));
+		CU_ASSERT_EQUAL(codec_ahead_begin(small.data, small.len, 100000, &out, &a), 0);
+		CU_ASSERT(a == NULL && out.len == 100000 && memcmp(out.data, p, 100000) == 0);
+		CU_ASSERT_EQUAL(codec_ahead_end(a), 0);
+		CU_ASSERT_EQUAL(codec_ahead_begin(packed.data, packed.len, UINT64_MAX, &out, &a), -EBADMSG);
+		CU_ASSERT_PTR_NULL(a);
+	}
+}
+
 static void memory_type_leaves_nothing_on_disk(void)
 {
 	struct store_options o = options();
@@ -997,6 +1045,7 @@ void suite_store(void)
 	TEST(s, an_index_that_names_a_lost_segment_is_ignored);
 	TEST(s, python_can_inflate_what_we_stored);
 	TEST(s, a_payload_that_says_it_is_larger_is_damage);
+	TEST(s, a_large_payload_comes_ahead_of_its_end);
 	TEST(s, memory_type_leaves_nothing_on_disk);
 	TEST(s, hybrid_keeps_within_its_budget);
 	TEST(s, disk_type_keeps_nothing_in_memory);

@@ -424,6 +424,28 @@ static void swapped_blocks_take_only_what_was_in_them(void)
 	unmake_store();
 }
 
+/* Each file in turn is nothing at all, or of somebody else's bytes. */
+static void what_is_no_segment_any_more_takes_nothing_with_it(void)
+{
+	uint64_t r = 3;
+
+	make_store(12, 800);
+	for (int f = 0; f < nfiles; f++) {
+		struct touched t = { f, 0, files[f].len };
+		uint8_t *other = malloc(files[f].len);
+
+		for (int kind = 0; kind < 2; kind++) {
+			for (size_t i = 0; i < files[f].len; i++)
+				other[i] = kind ? (uint8_t)random_next(&r) : 0;
+			put(f, 0, other, files[f].len);
+			CU_ASSERT_TRUE(stands(&t, 1, true));
+		}
+		put(f, 0, files[f].data, files[f].len);
+		free(other);
+	}
+	unmake_store();
+}
+
 void suite_store_faults(void)
 {
 	CU_pSuite s = CU_add_suite("store_faults", NULL, NULL);
@@ -433,4 +455,5 @@ void suite_store_faults(void)
 	TEST(s, a_store_cut_short_anywhere_keeps_what_lies_before);
 	TEST(s, zeroed_blocks_take_only_what_was_in_them);
 	TEST(s, swapped_blocks_take_only_what_was_in_them);
+	TEST(s, what_is_no_segment_any_more_takes_nothing_with_it);
 }
