@@ -11,7 +11,7 @@ import struct
 import subprocess
 import time
 
-from lib import PLAIN, SNAPTRAIL, dead, limit, program, run_argv, snaptrail, wait_for
+from lib import PLAIN, SNAPTRAIL, children_of, dead, limit, program, run_argv, snaptrail, wait_for
 
 HOSTS = ("run", "plain")
 KILLS = int(os.environ.get("TEST_KILLS", "500"))
@@ -42,14 +42,6 @@ def pointers():
         except OSError:
             continue
         yield {k: int(said[k]) for k in ("recorder", "pid") if said.get(k, "").strip().isdigit()}
-
-
-def children_of(pid):
-    try:
-        with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
-            return [int(x) for x in f.read().split()]
-    except OSError:
-        return []
 
 
 def kill(pid):

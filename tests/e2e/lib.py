@@ -118,6 +118,14 @@ def wait_for(condition, seconds=20, what="the condition"):
     raise AssertionError("%s did not come within %d s" % (what, seconds))
 
 
+def children_of(pid):
+    try:
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+            return [int(x) for x in f.read().split()]
+    except OSError:
+        return []
+
+
 def dead(pid):
     """It holds no file and no lock any more; its parent may not have noticed."""
     try:

@@ -8,21 +8,13 @@ import struct
 import subprocess
 import time
 
-from lib import SNAPTRAIL, limit, program, run_argv, show, snaptrail, wait_for
+from lib import SNAPTRAIL, children_of, limit, program, run_argv, show, snaptrail, wait_for
 
 
 def acknowledged(threads=1):
     with open("acknowledged", "rb") as f:
         data = f.read(4096)
     return [struct.unpack_from("<Q", data, 64 * i)[0] for i in range(threads)]
-
-
-def children_of(pid):
-    try:
-        with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
-            return [int(x) for x in f.read().split()]
-    except OSError:
-        return []
 
 
 def recorder_pid():
