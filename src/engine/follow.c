@@ -256,6 +256,7 @@ void follow_events(struct recorder *r)
 {
 	struct epoll_event e[32];
 	int n = epoll_wait(r->epoll, e, 32, 0);
+	bool control = false;
 
 	poll_processes(r);
 
@@ -263,7 +264,7 @@ void follow_events(struct recorder *r)
 		struct followed *p = e[i].data.ptr;
 
 		if (p == NULL) {
-			on_control(r);
+			control = true;
 			continue;
 		}
 		follow_exited(r, p);
@@ -276,4 +277,6 @@ void follow_events(struct recorder *r)
 			epoll_ctl(r->epoll, EPOLL_CTL_MOD, p->pidfd, &again);
 		}
 	}
+	if (control) /* may forget a process that another event is of */
+		on_control(r);
 }
