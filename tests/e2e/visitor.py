@@ -250,12 +250,17 @@ def test_the_runner_itself_fails_what_asserts_and_counts_it():
     with open(folder + "/e2e/lib.py", "w") as f:
         f.write("class Skip(Exception):\n    pass\n")
     with open(folder + "/e2e/some.py", "w") as f:
-        f.write("import time, lib\ndef test_right(): pass\ndef test_wrong_one(): assert 1 == 2, 'not equal'\n"
+        f.write("import os, time, lib\ndef test_right(): pass\ndef test_wrong_one(): assert 1 == 2, 'not equal'\n"
                 "def test_absent(): raise lib.Skip('no such thing')\n"
-                "def test_endless(): time.sleep(9)\ntest_endless.limit_s = 0.3\n")
+                "def test_endless(): time.sleep(9)\n"
+                "def test_slow_once(): os.path.exists('%s') or os.mkdir('%s') or time.sleep(9)\n" % (folder + "/once", folder + "/once") +
+                "test_endless.limit_s = test_slow_once.limit_s = 1\n")
     subprocess.run(["cp", os.path.join(SOURCE, "tests", "run"), folder])
     env = {k: v for k, v in os.environ.items() if k not in ("KEEP", "TIMES")}
     p = subprocess.run([folder + "/run", folder], stdout=subprocess.PIPE, text=True, timeout=30, env=env)
+    endless = "some endless: took more than 1 s, in e2e/some.py:5 test_endless"
     assert p.stdout.splitlines() == ["ok some right", "FAIL some wrong one: not equal", "skip some absent: no such thing",
-                                     "FAIL some endless: took more than 0.3 s", "1 passed, 2 failed, 1 skipped"], p.stdout
+                                     "late " + endless, "FAIL " + endless,
+                                     "late some slow once: took more than 1 s, in e2e/some.py:6 test_slow_once", "ok some slow once",
+                                     "2 passed, 2 failed, 1 skipped, 2 late once and repeated"], p.stdout
     assert p.returncode == 1
