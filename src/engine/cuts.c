@@ -172,13 +172,13 @@ bool cuts_as(struct recorder *r, const struct wish *w)
 	bool full = wants_full(r, w->type);
 	struct cut *cut;
 
-	if (r->f.count >= FLUSH_QUEUE - 1)
+	if (flush_status(&r->f).queued >= FLUSH_QUEUE - 1)
 		return false;
 	cut = xcalloc(1, sizeof *cut);
 	cut->begun_mono_ns = mono_now_ns();
 	cut->from_ns = r->last_cut_ns;
 	if (collect_seal(&r->c, &cut->stage) < 0) {
-		snprintf(r->f.error, sizeof r->f.error, "%s", err_detail());
+		flush_failed(&r->f, err_detail());
 		free(cut);
 		return false;
 	}

@@ -107,9 +107,12 @@ static int cut(struct feed *f, struct wish *w)
 {
 	struct recorder *r = &f->r;
 
-	if (!flush_wait_room(&r->f) || !cuts_as(r, w))
-		return fail(-EIO, "%s", r->f.error[0] ? r->f.error : err_detail());
-	return 0;
+	struct flush_status now;
+
+	if (flush_wait_room(&r->f) && cuts_as(r, w))
+		return 0;
+	now = flush_status(&r->f);
+	return fail(-EIO, "%s", now.error[0] ? now.error : err_detail());
 }
 
 static bool due(const struct recorder *r, uint64_t time_ns)
@@ -290,15 +293,16 @@ void feed_gap(struct feed *f, uint64_t from_ns, uint64_t to_ns, uint64_t lost, c
 static void summarize(struct feed *f, struct snaptrail_summary *s)
 {
 	struct recorder *r = &f->r;
+	struct flush_status now = flush_status(&r->f);
 
 	*s = (struct snaptrail_summary){
-		.duration_ns = mono_now_ns() - r->began_mono_ns, .snapshots = r->f.stored, .changes = r->c.changes,
-		.lost = r->c.lost, .raw_bytes = r->f.raw_bytes, .stored_bytes = r->f.stored_bytes,
+		.duration_ns = mono_now_ns() - r->began_mono_ns, .snapshots = now.stored, .changes = r->c.changes,
+		.lost = r->c.lost, .raw_bytes = now.raw_bytes, .stored_bytes = now.stored_bytes,
 		.processes = model_processes_seen(r->c.model), .threads = model_threads_seen(r->c.model),
 	};
 	snprintf(s->session, sizeof s->session, "%s", f->p.name);
 	snprintf(s->store, sizeof s->store, "%s", store_path(f->p.store) ? store_path(f->p.store) : "");
-	snprintf(s->error, sizeof s->error, "%s", r->f.error);
+	snprintf(s->error, sizeof s->error, "%s", now.error);
 }
 
 int feed_close(struct feed *f, const char *failed, struct snaptrail_summary *ret)
@@ -311,7 +315,7 @@ int feed_close(struct feed *f, const char *failed, struct snaptrail_summary *ret
 	if (r->c.changes != r->changes_at_cut || r->c.ngaps || r->last_id[0] == 0)
 		e = cut(f, &(struct wish){ .origin = failed ? ORIGIN_CRASH : ORIGIN_EXIT });
 	if (!flush_wait(&r->f) && e == 0)
-		e = fail(-EIO, "%s", r->f.error);
+		e = fail(-EIO, "%s", flush_status(&r->f).error);
 	if (e == 0)
 		end_record(f, failed ? failed : "");
 	flush_stop(&r->f);

@@ -102,7 +102,7 @@ void cut_payload(const struct stage_header *h, const struct buf *state, const st
 #define AGAIN_NS 200000000u  /* between attempts */
 #define STUCK 3u              /* failures from which on nobody waits */
 
-static bool is_stuck(const struct flusher *f) { return f->count && f->failures >= STUCK; }
+static bool is_stuck(const struct flusher *f) { return f->now.queued && f->now.failures >= STUCK; }
 
 static int store_cut(struct flusher *f, struct cut *c, bool another)
 {
@@ -137,7 +137,7 @@ static int store_cut(struct flusher *f, struct cut *c, bool another)
 static bool store_first(struct flusher *f)
 {
 	struct cut *c = f->queue[f->head];
-	bool another = f->count > 1 || __atomic_load_n(&f->ending, __ATOMIC_ACQUIRE);
+	bool another = f->now.queued > 1 || __atomic_load_n(&f->ending, __ATOMIC_ACQUIRE);
 	int r;
 
 	f->busy = true;
@@ -146,16 +146,16 @@ static bool store_first(struct flusher *f)
 	pthread_mutex_lock(&f->lock);
 	f->busy = false;
 	if (r < 0) {
-		f->failures++;
+		f->now.failures++;
 		f->again_mono_ns = mono_now_ns() + AGAIN_NS;
-		snprintf(f->error, sizeof f->error, "%s", err_detail());
+		snprintf(f->now.error, sizeof f->now.error, "%s", err_detail());
 	} else {
-		f->failures = 0;
+		f->now.failures = 0;
 		f->head = (f->head + 1) % FLUSH_QUEUE;
-		f->count--;
-		f->stored++;
-		f->raw_bytes += c->meta.size_bytes;
-		f->stored_bytes += c->meta.stored_bytes;
+		f->now.queued--;
+		f->now.stored++;
+		f->now.raw_bytes += c->meta.size_bytes;
+		f->now.stored_bytes += c->meta.stored_bytes;
 		cut_free(c);
 	}
 	pthread_cond_broadcast(&f->changed);
@@ -177,7 +177,7 @@ static void retain(struct flusher *f)
 	if (r == 0)
 		return;
 	pthread_mutex_lock(&f->lock);
-	snprintf(f->error, sizeof f->error, "limits: %s", *err_detail() ? err_detail() : err_text(r));
+	snprintf(f->now.error, sizeof f->now.error, "limits: %s", *err_detail() ? err_detail() : err_text(r));
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -188,15 +188,15 @@ static void *flush_thread(void *arg)
 	retain(f);
 	pthread_mutex_lock(&f->lock);
 	for (;;) {
-		while (f->count == 0 && !f->stop)
+		while (f->now.queued == 0 && !f->stop)
 			pthread_cond_wait(&f->changed, &f->lock);
-		if (f->count == 0 || (f->stop && is_stuck(f)))
+		if (f->now.queued == 0 || (f->stop && is_stuck(f)))
 			break;
-		if (f->failures && mono_now_ns() < f->again_mono_ns) {
+		if (f->now.failures && mono_now_ns() < f->again_mono_ns) {
 			wait_until(f, f->again_mono_ns);
 			continue;
 		}
-		if (store_first(f) && f->count == 0 && !__atomic_load_n(&f->ending, __ATOMIC_ACQUIRE)) {
+		if (store_first(f) && f->now.queued == 0 && !__atomic_load_n(&f->ending, __ATOMIC_ACQUIRE)) {
 			pthread_mutex_unlock(&f->lock);
 			retain(f);
 			pthread_mutex_lock(&f->lock);
@@ -226,10 +226,10 @@ int flush_start(struct flusher *f, struct store *s, const struct config *c, bool
 
 void flush_again(struct flusher *f)
 {
-	if (!f->in_place || f->count == 0)
+	if (!f->in_place || f->now.queued == 0)
 		return;
 	pthread_mutex_lock(&f->lock);
-	while (f->count && (f->failures == 0 || mono_now_ns() >= f->again_mono_ns) && store_first(f))
+	while (f->now.queued && (f->now.failures == 0 || mono_now_ns() >= f->again_mono_ns) && store_first(f))
 		;
 	pthread_mutex_unlock(&f->lock);
 }
@@ -239,9 +239,9 @@ bool flush_try_put(struct flusher *f, struct cut *c)
 	bool room;
 
 	pthread_mutex_lock(&f->lock);
-	room = f->count < FLUSH_QUEUE;
+	room = f->now.queued < FLUSH_QUEUE;
 	if (room) {
-		f->queue[(f->head + f->count++) % FLUSH_QUEUE] = c;
+		f->queue[(f->head + f->now.queued++) % FLUSH_QUEUE] = c;
 		pthread_cond_broadcast(&f->changed);
 	}
 	pthread_mutex_unlock(&f->lock);
@@ -255,15 +255,32 @@ static bool wait_left(struct flusher *f, size_t most)
 	bool done;
 
 	pthread_mutex_lock(&f->lock);
-	while (f->count > most && !is_stuck(f)) {
+	while (f->now.queued > most && !is_stuck(f)) {
 		if (!f->in_place)
 			pthread_cond_wait(&f->changed, &f->lock);
 		else if (!store_first(f) && !is_stuck(f))
 			wait_until(f, f->again_mono_ns);
 	}
-	done = f->count <= most;
+	done = f->now.queued <= most;
 	pthread_mutex_unlock(&f->lock);
 	return done;
+}
+
+struct flush_status flush_status(struct flusher *f)
+{
+	struct flush_status now;
+
+	pthread_mutex_lock(&f->lock);
+	now = f->now;
+	pthread_mutex_unlock(&f->lock);
+	return now;
+}
+
+void flush_failed(struct flusher *f, const char *why)
+{
+	pthread_mutex_lock(&f->lock);
+	snprintf(f->now.error, sizeof f->now.error, "%s", why);
+	pthread_mutex_unlock(&f->lock);
 }
 
 bool flush_wait_room(struct flusher *f) { return wait_left(f, FLUSH_QUEUE - 2); }
@@ -279,7 +296,7 @@ void flush_stop(struct flusher *f)
 		pthread_join(f->thread, NULL);
 		f->running = false;
 	}
-	for (; f->count; f->count--, f->dropped++) {
+	for (; f->now.queued; f->now.queued--, f->now.dropped++) {
 		cut_free(f->queue[f->head]);
 		f->head = (f->head + 1) % FLUSH_QUEUE;
 	}

@@ -33,6 +33,14 @@ struct cut {
 
 #define FLUSH_QUEUE 4u
 
+struct flush_status {
+	uint64_t stored, raw_bytes, stored_bytes;
+	uint64_t dropped;            /* left at the end */
+	size_t queued;
+	unsigned failures;           /* of the first in the queue, one after the other */
+	char error[256];             /* the last failure, "" for none */
+};
+
 struct flusher {
 	struct store *store;
 	const struct config *config; /* whose limits are applied; NULL: none */
@@ -40,16 +48,12 @@ struct flusher {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct cut *queue[FLUSH_QUEUE];
-	size_t head, count;
+	size_t head;
 	bool stop, busy, running;
-	unsigned failures;           /* of the first in the queue, one after the other */
 	uint64_t again_mono_ns;      /* in place: not tried before */
 	bool in_place;               /* no thread of its own: a cut is stored by who puts it */
 	bool ending;                 /* the session's end record follows the cuts and syncs them too */
-	uint64_t stored, raw_bytes, stored_bytes;
-	uint64_t dropped;            /* left at the end */
-	char last_id[17];
-	char error[256];             /* the last failure, "" for none */
+	struct flush_status now;     /* under the lock */
 };
 
 /* With `in_place` there is no thread: flush_try_put() does the work itself. */
@@ -59,8 +63,12 @@ bool flush_try_put(struct flusher *f, struct cut *c);
 /* Waits until the queue has room.  False: it is stuck. */
 bool flush_wait_room(struct flusher *f);
 /* Waits until all that was put is stored.  False: it is stuck, as the store is full
- * or worse; why is in `error`. */
+ * or worse; why is in its status. */
 bool flush_wait(struct flusher *f);
+/* As it is at this moment; any thread. */
+struct flush_status flush_status(struct flusher *f);
+/* What failed before there was a cut to put. */
+void flush_failed(struct flusher *f, const char *why);
 /* In place: what could not be stored, once more. */
 void flush_again(struct flusher *f);
 /* Ends it; what could not be stored has been dropped from the queue, with its stages left. */

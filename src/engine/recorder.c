@@ -39,21 +39,23 @@ static void last_cut(struct recorder *r, int origin)
 
 static void summarize(struct recorder *r, struct snaptrail_summary *s)
 {
+	struct flush_status f;
 	struct timespec cpu;
 
 	flush_wait(&r->f);
+	f = flush_status(&r->f);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
 	*s = (struct snaptrail_summary){
-		.duration_ns = mono_now_ns() - r->began_mono_ns, .snapshots = r->f.stored, .changes = r->c.changes,
-		.coalesced = r->c.coalesced, .lost = r->c.lost, .raw_bytes = r->f.raw_bytes,
-		.stored_bytes = r->f.stored_bytes, .processes = model_processes_seen(r->c.model),
+		.duration_ns = mono_now_ns() - r->began_mono_ns, .snapshots = f.stored, .changes = r->c.changes,
+		.coalesced = r->c.coalesced, .lost = r->c.lost, .raw_bytes = f.raw_bytes,
+		.stored_bytes = f.stored_bytes, .processes = model_processes_seen(r->c.model),
 		.threads = model_threads_seen(r->c.model), .target_cpu_ns = r->root_cpu_ns, .remaining = follow_living(r),
 		.recorder_cpu_ns = (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec,
 		.uninjected = r->uninjected,
 	};
 	snprintf(s->session, sizeof s->session, "%s", r->o->session_name);
 	snprintf(s->store, sizeof s->store, "%s", store_path(r->o->store) ? store_path(r->o->store) : "");
-	snprintf(s->error, sizeof s->error, "%.255s", r->f.error[0] ? r->f.error : r->c.board->error);
+	snprintf(s->error, sizeof s->error, "%.255s", f.error[0] ? f.error : r->c.board->error);
 }
 
 static void answer(struct recorder *r, const struct snaptrail_summary *s)
@@ -293,7 +295,7 @@ static bool record(struct recorder *r, struct snaptrail_summary *s, bool *ret_st
 	summarize(r, s);
 	flush_stop(&r->f);
 	if (!stored)
-		snprintf(s->error, sizeof s->error, "%.180s; what waits is salvaged by the next command that finds room", r->f.error);
+		snprintf(s->error, sizeof s->error, "%.180s; what waits is salvaged by the next command that finds room", flush_status(&r->f).error);
 	*ret_stored = stored;
 	return true;
 }

@@ -8,11 +8,14 @@
 
 #define INTERVAL_NS 30000000000u /* of automatic snapshots that were off in the configuration */
 
+static int stored(struct recorder *r) { return flush_wait(&r->f) ? 0 : fail(-EIO, "%s", flush_status(&r->f).error); }
+
 /* A snapshot of now, looked around for; answered when it is stored. */
 static int snap(struct recorder *r, const struct request_page *q, char id[17])
 {
 	struct wish w = { .origin = ORIGIN_MANUAL, .type = q->type, .tags = request_tags(q) };
 	uint64_t give_up = mono_now_ns() + 2000000000u;
+	struct flush_status now;
 	bool done;
 
 	w.description = xmemdup(q->description, strnlen(q->description, REQUEST_TEXT_BYTES) + 1);
@@ -20,27 +23,29 @@ static int snap(struct recorder *r, const struct request_page *q, char id[17])
 	r->started = true;
 	do
 		done = flush_wait(&r->f) && cuts_here(r, &w, cuts_look_around(r));
-	while (!done && r->f.failures == 0 && mono_now_ns() < give_up);
+	while (!done && flush_status(&r->f).failures == 0 && mono_now_ns() < give_up);
+	now = flush_status(&r->f);
 	if (!done) {
 		for (char **t = w.tags; *t; t++)
 			free(*t);
 		free(w.tags);
 		free(w.description);
-		return fail(-EIO, "%s", r->f.failures ? r->f.error : "a call under way holds the snapshot back");
+		return fail(-EIO, "%s", now.failures ? now.error : "a call under way holds the snapshot back");
 	}
 	memcpy(id, r->last_id, 17);
-	return flush_wait(&r->f) ? 0 : fail(-EIO, "%s", r->f.error);
+	return stored(r);
 }
 
 static void count_up(struct recorder *r, struct request_stats *s)
 {
+	struct flush_status f = flush_status(&r->f);
 	struct timespec cpu;
 
 	clock_gettime(r->o->host ? CLOCK_THREAD_CPUTIME_ID : CLOCK_PROCESS_CPUTIME_ID, &cpu);
 	*s = (struct request_stats){
 		.changes = r->c.changes, .coalesced = r->c.coalesced, .lost = r->c.lost, .voided = r->c.voided,
-		.snapshots = r->f.stored, .dropped = r->f.dropped, .queued = r->f.count, .processes = follow_living(r),
-		.raw_bytes = r->f.raw_bytes, .stored_bytes = r->f.stored_bytes, .interval_ns = r->interval_ns,
+		.snapshots = f.stored, .dropped = f.dropped, .queued = f.queued, .processes = follow_living(r),
+		.raw_bytes = f.raw_bytes, .stored_bytes = f.stored_bytes, .interval_ns = r->interval_ns,
 		.watermark_ns = r->c.watermark_ns,
 		.cpu_ns = (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec,
 	};
@@ -72,7 +77,9 @@ void requests_serve(struct recorder *r)
 		automatic_set(r, 0);
 		break;
 	case REQUEST_FLUSH:
-		e = flush_wait(&r->f) ? store_sync(r->o->store) : fail(-EIO, "%s", r->f.error);
+		e = stored(r);
+		if (e == 0)
+			e = store_sync(r->o->store);
 		break;
 	case REQUEST_STATS:
 		break;

@@ -256,7 +256,7 @@ def test_the_runner_itself_fails_what_asserts_and_counts_it():
                 "def test_slow_once(): os.path.exists('%s') or os.mkdir('%s') or time.sleep(9)\n" % (folder + "/once", folder + "/once") +
                 "test_endless.limit_s = test_slow_once.limit_s = 1\n")
     subprocess.run(["cp", os.path.join(SOURCE, "tests", "run"), folder])
-    env = {k: v for k, v in os.environ.items() if k not in ("KEEP", "TIMES")}
+    env = {k: v for k, v in os.environ.items() if k not in ("KEEP", "TIMES", "TEST_SLOWER")}
     p = subprocess.run([folder + "/run", folder], stdout=subprocess.PIPE, text=True, timeout=30, env=env)
     endless = "some endless: took more than 1 s, in e2e/some.py:5 test_endless"
     assert p.stdout.splitlines() == ["ok some right", "FAIL some wrong one: not equal", "skip some absent: no such thing",
