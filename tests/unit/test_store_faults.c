@@ -107,7 +107,8 @@ static void add_file(const char *path)
 
 	files[nfiles].path = strdup(path);
 	files[nfiles].fd = open(path, O_RDWR | O_CLOEXEC);
-	CU_ASSERT_FATAL(nfiles < FILES && files[nfiles].fd >= 0 && fstat(files[nfiles].fd, &st) == 0);
+	if (nfiles == FILES || files[nfiles].fd < 0 || fstat(files[nfiles].fd, &st) < 0 || st.st_size == 0)
+		abort();
 	files[nfiles].len = (size_t)st.st_size;
 	files[nfiles].data = malloc(files[nfiles].len);
 	CU_ASSERT(pread(files[nfiles].fd, files[nfiles].data, files[nfiles].len, 0) == st.st_size);
@@ -120,7 +121,7 @@ static void add_records(const char *segments, const char *name)
 	struct segment seg;
 	struct record_header h;
 
-	CU_ASSERT_FATAL(segment_open(&seg, segments, name) == 0);
+	CU_ASSERT_FATAL(segment_open(&seg, segments, name) == 0 && nfiles < FILES);
 	add_file(seg.path);
 	for (uint64_t at = SEGMENT_HEADER_BYTES; segment_read(&seg, at, &h, &meta) == 1; at += record_extent_bytes(&h)) {
 		struct record *r = &records[nrecords++];
