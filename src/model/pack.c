@@ -559,7 +559,7 @@ static void load_ended(struct model *m)
 
 int model_source_next(struct model_source *s, const uint8_t *p, size_t n, size_t *pos, struct wire *ret)
 {
-	if (s && !model_source_has(s, p + (n - *pos < HEAD_BYTES ? n : *pos + HEAD_BYTES)))
+	if (s && n && !model_source_has(s, p + (n - *pos < HEAD_BYTES ? n : *pos + HEAD_BYTES)))
 		return -1;
 	return wire_next(p, n, pos, ret);
 }
