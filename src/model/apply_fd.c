@@ -230,11 +230,12 @@ void fd_seen(struct moment *at, struct process *p, int fd, struct bytes link)
 		return;
 	const struct value *old = value_get(&e->value, "allocation"), *known = value_get(&e->value, "type");
 	struct value a = old && old->type == VALUE_OBJECT ? value_copy(old) : value_object();
+	bool folder = known && known->type == VALUE_STRING && strcmp(known->bytes, "directory") == 0; /* the fields may move */
 
 	set_text(&a, "path", link.p, link.n);
 	set_str(&a, "pathSource", "proc");
 	field_take(at, e, "allocation", a);
-	if (!(type == FDT_FILE && known && known->type == VALUE_STRING && strcmp(known->bytes, "directory") == 0))
+	if (!(type == FDT_FILE && folder))
 		field_str(at, e, "type", fd_type_name(type));
 }
 
