@@ -777,17 +777,13 @@ void collect_report(struct collector *c, struct change *ch)
 
 void collect_skip(struct collector *c, const struct stage_header *h)
 {
-	const struct stage_block *b;
+	struct stage_part p;
 	size_t pos = 0;
 
-	while ((b = stage_next(h, &pos))) {
-		const struct hot_place *place = b->type == BLOCK_HOT ? stage_hot_get(b) : NULL;
-		uint64_t end = place ? place->end : b->end;
-
+	while (stage_next(h, &pos, &p))
 		for (struct lane_view *v = c->views; v; v = v->next)
-			if (v->name == b->lane && end > v->lane->tail && end <= v->lane->reserve)
-				v->lane->tail = end;
-	}
+			if (v->name == p.block->lane && p.end > v->lane->tail && p.end <= v->lane->reserve)
+				v->lane->tail = p.end;
 }
 
 void collect_process_gone(struct collector *c, uint32_t pid)

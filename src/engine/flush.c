@@ -23,42 +23,46 @@ void cut_free(struct cut *c)
 }
 
 /* A hot key's place becomes a Change that says how many it stands for. */
-static void pack_hot(const struct stage_block *b, struct buf *out)
+static void pack_hot(const struct stage_part *p, struct buf *out)
 {
-	const struct hot_place *place = stage_hot_get(b);
 	uint32_t n = 0, i = 1, shift = 0;
 	size_t mark;
 
-	if (place == NULL || place->len < 3 || place->bytes[0] != RUN_CHANGES_TAG)
+	if (p->n < 3 || p->bytes[0] != RUN_CHANGES_TAG)
 		return;
 	do {
-		n |= (uint32_t)(place->bytes[i] & 0x7f) << shift;
+		n |= (uint32_t)(p->bytes[i] & 0x7f) << shift;
 		shift += 7;
-	} while (place->bytes[i++] & 0x80 && i < place->len && shift < 28);
-	if (n != place->len - i)
+	} while (p->bytes[i++] & 0x80 && i < p->n && shift < 28);
+	if (n != p->n - i)
 		return;
 	mark = pack_begin(out, RUN_CHANGES);
-	buf_put(out, place->bytes + i, n);
-	if (place->coalesced)
-		pack_uint(out, 16, place->coalesced);
+	buf_put(out, p->bytes + i, n);
+	if (p->coalesced)
+		pack_uint(out, 16, p->coalesced);
 	pack_end(out, mark);
 }
 
-static void pack_run(const struct stage_block *b, struct buf *out)
+void cut_run(struct stage_part *p, struct buf *out)
 {
-	size_t mark = pack_begin(out, 1);
+	const struct stage_block *b = p->block;
+	size_t start = out->len, mark;
 
-	if (b->pid)
-		pack_uint(out, 1, b->pid);
-	if (b->tid)
-		pack_uint(out, 2, b->tid);
-	pack_uint(out, 3, b->lane);
-	pack_uint(out, 4, b->offset);
-	if (b->type == BLOCK_HOT)
-		pack_hot(b, out);
-	else
-		buf_put(out, b + 1, b->body);
-	pack_end(out, mark);
+	do {
+		out->len = start;
+		mark = pack_begin(out, 1);
+		if (b->pid)
+			pack_uint(out, 1, b->pid);
+		if (b->tid)
+			pack_uint(out, 2, b->tid);
+		pack_uint(out, 3, b->lane);
+		pack_uint(out, 4, b->offset);
+		if (p->place)
+			pack_hot(p, out);
+		else
+			buf_put(out, p->bytes, p->n);
+		pack_end(out, mark);
+	} while (!stage_part_held(p));
 }
 
 static void pack_gap(const struct gap *g, struct buf *out)
@@ -73,28 +77,34 @@ static void pack_gap(const struct gap *g, struct buf *out)
 	pack_end(out, mark);
 }
 
-void cut_payload(const struct stage_header *h, const struct buf *state, const struct gap *gaps, size_t ngaps,
-		 uint64_t from_ns, uint64_t time_ns, struct buf *out)
+void cut_clock(const struct stage_header *h, struct buf *out)
 {
-	const struct stage_block *b;
-	size_t pos = 0, mark;
-
-	buf_room(out, h->used + (state ? state->len : 0) + 4096);
-	while ((b = stage_next(h, &pos)))
-		pack_run(b, out);
 	for (uint64_t i = 0; i < h->lines && i < CLOCK_LINES; i++) {
-		mark = pack_begin(out, 2);
+		size_t mark = pack_begin(out, 2);
+
 		pack_fixed64(out, 1, h->line[i].tick);
 		pack_fixed64(out, 2, h->line[i].time_ns);
 		pack_fixed64(out, 3, h->line[i].rate_q32);
 		pack_end(out, mark);
 	}
+	pack_fixed64(out, 6, (uint64_t)h->offset_ns);
+	pack_uint(out, 7, h->serial);
+}
+
+void cut_payload(const struct stage_header *h, const struct buf *state, const struct gap *gaps, size_t ngaps,
+		 uint64_t from_ns, uint64_t time_ns, struct buf *out)
+{
+	struct stage_part p;
+	size_t pos = 0;
+
+	buf_room(out, h->used + (state ? state->len : 0) + 4096);
+	while (stage_next(h, &pos, &p))
+		cut_run(&p, out);
+	cut_clock(h, out);
 	for (size_t i = 0; i < ngaps; i++)
 		pack_gap(&gaps[i], out);
 	pack_fixed64(out, 4, from_ns);
 	pack_fixed64(out, 5, time_ns);
-	pack_fixed64(out, 6, (uint64_t)h->offset_ns);
-	pack_uint(out, 7, h->serial);
 	if (state && state->len)
 		pack_bytes(out, 15, state->data, state->len);
 }

@@ -74,6 +74,10 @@ void flush_again(struct flusher *f);
 /* Ends it; what could not be stored has been dropped from the queue, with its stages left. */
 void flush_stop(struct flusher *f);
 
+/* The parts of a message Snapshot.  One LaneRun: *p as it is in *out. */
+void cut_run(struct stage_part *p, struct buf *out);
+/* By what a stage's stamps become times, and which stage it is. */
+void cut_clock(const struct stage_header *h, struct buf *out);
 /* message Snapshot of a sealed stage (and of a state), also for salvage. */
 void cut_payload(const struct stage_header *h, const struct buf *state, const struct gap *gaps, size_t ngaps,
 		 uint64_t from_ns, uint64_t time_ns, struct buf *out);

@@ -369,15 +369,14 @@ static void copy_lanes(const struct session *s, struct untaken_list *list)
 }
 
 /* The stage files as they are now, oldest first, as one message Snapshot. */
-static void copy_stages(const struct session *s, uint64_t stored, struct ends *ends, struct buf *out, struct stage_header *last)
+static void copy_stages(const struct session *s, uint64_t stored, struct ends *ends, struct buf *out)
 {
 	struct dir d;
 
-	memset(last, 0, sizeof *last);
 	dir_open(&d, s->folder);
 	for (const char *name; (name = dir_next(&d));) {
-		const struct stage_block *b;
 		struct stage_header *h;
+		struct stage_part p;
 		char path[600];
 		size_t pos = 0;
 		int fd;
@@ -392,16 +391,14 @@ static void copy_stages(const struct session *s, uint64_t stored, struct ends *e
 		if (h == MAP_FAILED)
 			continue;
 		if (h->magic == STAGE_MAGIC) {
-			cut_payload(h, NULL, NULL, 0, 0, 0, out);
-			while ((b = stage_next(h, &pos))) {
-				const struct hot_place *place = b->type == BLOCK_HOT ? stage_hot_get(b) : NULL;
-				uint64_t end = place ? place->end : b->end, *known = end_of(ends, b->lane);
+			while (stage_next(h, &pos, &p)) {
+				uint64_t *known = end_of(ends, p.block->lane);
 
-				if (end > *known)
-					*known = end;
+				cut_run(&p, out); /* and the end of what was copied, not of what is there by now */
+				if (p.end > *known)
+					*known = p.end;
 			}
-			if (h->serial >= last->serial)
-				*last = *h;
+			cut_clock(h, out);
 		}
 		munmap(h, STAGE_BYTES);
 	}
@@ -441,7 +438,6 @@ static bool live_payload(struct store *st, const struct replay_query *q, struct 
 	for (int attempt = 0; attempt < 5; attempt++) {
 		struct untaken_list list = { 0 };
 		struct ends ends = { 0 };
-		struct stage_header last;
 		struct session s;
 		uint64_t stored;
 
@@ -453,7 +449,7 @@ static bool live_payload(struct store *st, const struct replay_query *q, struct 
 		store_refresh(st);
 		stored = replay_last_stage(st, q->session_id);
 		copy_lanes(&s, &list);
-		copy_stages(&s, stored, &ends, out, &last);
+		copy_stages(&s, stored, &ends, out);
 		add_untaken(&list, &ends, out);
 		free(ends.e);
 		session_close(&s, false);

@@ -60,31 +60,37 @@ static bool stage_map(struct stage *s, const char *path)
 	return true;
 }
 
-static uint64_t last_time(const struct stage_header *h)
+struct tally {
+	uint64_t latest_ns, changes, coalesced;
+};
+
+/* What a stage holds.  Its header's counts move behind the records: after a kill
+ * they may be one short. */
+static struct tally count(const struct stage_header *h)
 {
 	struct clock_line const *l = h->line;
-	uint64_t latest = 0;
-	const struct stage_block *b;
+	struct tally c = { 0 };
+	struct stage_part p;
 	size_t pos = 0;
 
-	while ((b = stage_next(h, &pos))) {
-		const struct hot_place *place = b->type == BLOCK_HOT ? stage_hot_get(b) : NULL;
-		const uint8_t *p = place ? place->bytes : (const uint8_t *)(b + 1);
-		size_t n = place ? place->len : b->body, at = 0;
+	while (stage_next(h, &pos, &p)) {
 		struct wire w, in;
+		size_t at = 0;
 
-		while ((b->type == BLOCK_RUN || place) && wire_next(p, n, &at, &w) > 0) {
+		c.coalesced += p.coalesced;
+		while (wire_next(p.bytes, p.n, &at, &w) > 0) {
 			size_t inner = 0;
 
+			c.changes++;
 			if (w.type == 2 && wire_next(w.b.p, w.b.n, &inner, &in) > 0 && in.field == 1 && in.type == 1) {
 				uint64_t t = clock_lines_time(l, h->lines, h->offset_ns, in.u);
 
-				if (t > latest)
-					latest = t;
+				if (t > c.latest_ns)
+					c.latest_ns = t;
 			}
 		}
 	}
-	return latest;
+	return c;
 }
 
 static uint64_t latest(uint64_t a, uint64_t b) { return a > b ? a : b; }
@@ -100,8 +106,8 @@ static uint64_t last_stored(struct store *st, const char *id)
 /* One stage file becomes one snapshot, of an instant before which it holds all that
  * those before it do not.  Threads whose lanes were emptied early are ahead of it:
  * readers hold that back until the next one brings the others. */
-static int store_stage(struct store *st, struct session *s, struct stage *stage, uint64_t time_ns, int origin, const struct gap *gaps,
-		       size_t ngaps)
+static int store_stage(struct store *st, struct session *s, struct stage *stage, const struct tally *holds, uint64_t time_ns,
+		       int origin, const struct gap *gaps, size_t ngaps)
 {
 	_cleanup_buf_ struct buf payload = BUF_INIT;
 	struct snapshot_meta m = { .type = SNAPSHOT_INCREMENTAL, .origin = origin, .description = "" }, last = { 0 };
@@ -118,8 +124,8 @@ static int store_stage(struct store *st, struct session *s, struct stage *stage,
 	m.time_ns = time_ns;
 	if (m.time_ns <= last.time_ns)
 		m.time_ns = last.time_ns + 1;
-	m.changes = stage->h->changes;
-	m.coalesced = stage->h->coalesced;
+	m.changes = holds->changes;
+	m.coalesced = holds->coalesced;
 	for (size_t i = 0; i < ngaps; i++)
 		m.lost += gaps[i].lost;
 	if (n == 0) { /* nothing to continue: a full one of what the runs say */
@@ -200,14 +206,17 @@ int salvage_stages(struct store *st, struct session *s, int origin, struct lefto
 	ret->n = find_stages(s->folder, &ret->stages);
 	ret->next_serial = (ret->n && ret->stages[ret->n - 1].serial > stored ? ret->stages[ret->n - 1].serial : stored) + 1;
 	for (size_t i = 0; i < ret->n && e == 0; i++) {
+		struct tally holds;
 		struct stage stage;
 
 		if (!stage_map(&stage, ret->stages[i].path))
 			continue;
+		holds = count(stage.h);
 		ret->newest = *stage.h;
-		ret->latest_ns = latest(ret->latest_ns, last_time(stage.h));
+		ret->latest_ns = latest(ret->latest_ns, holds.latest_ns);
 		if (ret->stages[i].serial > stored && stage.h->used)
-			e = store_stage(st, s, &stage, stage.h->sealed_ns ? stage.h->sealed_ns : s->board->watermark_ns, origin, NULL, 0);
+			e = store_stage(st, s, &stage, &holds, stage.h->sealed_ns ? stage.h->sealed_ns : s->board->watermark_ns, origin,
+					NULL, 0);
 		MARK("salvage: a stage stored");
 		stage_close(&stage);
 	}
@@ -251,7 +260,9 @@ static int drain_all(struct store *st, struct session *s, struct collector *c, u
 			continue;
 		e = collect_seal(c, &old);
 		if (e == 0) {
-			e = store_stage(st, s, &old, heard_ns, ORIGIN_CRASH, NULL, 0);
+			struct tally holds = count(old.h);
+
+			e = store_stage(st, s, &old, &holds, heard_ns, ORIGIN_CRASH, NULL, 0);
 			if (e == 0)
 				stage_remove(&old);
 			else
@@ -275,6 +286,7 @@ static int drain_rest(struct store *st, struct session *s, const struct leftover
 {
 	struct collector c = { 0 };
 	uint64_t heard_ns = s->board->watermark_ns, latest_ns;
+	struct tally holds;
 	int e;
 
 	salvage_clock(l, s->board, &c.clock);
@@ -295,9 +307,10 @@ static int drain_rest(struct store *st, struct session *s, const struct leftover
 			v->dead = true;
 	if (e == 0)
 		e = drain_all(st, s, &c, heard_ns);
-	latest_ns = latest(l->latest_ns, last_time(c.stage.h));
-	if (e == 0 && (c.stage.h->changes || c.ngaps || (!*ret_lives && latest_ns > last_stored(st, s->id))))
-		e = store_stage(st, s, &c.stage, *ret_lives ? heard_ns : latest_ns, ORIGIN_CRASH, c.gaps, c.ngaps);
+	holds = count(c.stage.h);
+	latest_ns = latest(l->latest_ns, holds.latest_ns);
+	if (e == 0 && (holds.changes || c.ngaps || (!*ret_lives && latest_ns > last_stored(st, s->id))))
+		e = store_stage(st, s, &c.stage, &holds, *ret_lives ? heard_ns : latest_ns, ORIGIN_CRASH, c.gaps, c.ngaps);
 	MARK("salvage: rest stored");
 	if (e == 0)
 		unlink(c.stage.path);

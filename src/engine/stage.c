@@ -114,37 +114,42 @@ static struct stage_block *block_new(struct stage *s, uint32_t type, uint64_t la
 	return b;
 }
 
-static void publish(struct stage *s, const struct stage_block *b)
+static uint64_t hot_len(const struct stage_block *b) { return 2 * (sizeof(struct hot_place) + (uint64_t)b->cap); }
+static uint32_t whole_words(uint32_t n) { return (n + 7) & ~7u; }
+
+static void publish(struct stage *s, const struct stage_block *b, uint64_t len)
 {
-	uint64_t used = (uint64_t)((const uint8_t *)(b + 1) - base_of(s->h)) + b->len;
+	uint64_t used = (uint64_t)((const uint8_t *)(b + 1) - base_of(s->h)) + len;
 
 	__atomic_store_n(&s->h->used, used, __ATOMIC_RELEASE);
+}
+
+/* Whether a record that ends there may follow what the block holds. */
+static bool can_grow(const struct stage_block *b, uint64_t lane, uint32_t tid, uint64_t end, uint32_t n)
+{
+	return b && b->lane == lane && b->tid == tid && extent_body(b->extent) + n <= 1u << 20 &&
+	       end - b->offset <= EXTENT_SPAN_MAX;
 }
 
 const uint8_t *stage_put(struct stage *s, uint64_t lane, uint32_t pid, uint32_t tid, uint64_t offset, uint64_t end,
 			 const uint8_t *record, uint32_t n)
 {
 	struct stage_block *b = s->last;
-	uint8_t *p;
+	uint32_t body;
 
-	if (b == NULL || b->lane != lane || b->tid != tid || b->body + n > (1u << 20)) {
+	if (!can_grow(b, lane, tid, end, n)) {
 		b = block_new(s, BLOCK_RUN, lane, pid, tid);
 		b->offset = offset;
 	}
-	p = (uint8_t *)(b + 1) + b->body;
+	body = extent_body(b->extent);
 	MARK("block begun");
-	memcpy(p, record, n);
+	memcpy((uint8_t *)(b + 1) + body, record, n);
 	MARK("record copied");
-	/* body, end and len are read only up to `used`, which moves last; a block
-	 * that was published shorter grows by body before used covers it. */
-	b->len = (b->body + n + 7) & ~7u;
-	b->end = end;
+	__atomic_store_n(&b->extent, (end - b->offset) << EXTENT_BODY_BITS | (body + n), __ATOMIC_RELEASE);
 	MARK("block grown");
-	__atomic_store_n(&b->body, b->body + n, __ATOMIC_RELEASE);
-	MARK("block filled");
-	publish(s, b);
+	publish(s, b, whole_words(body + n));
 	MARK("block published");
-	return p;
+	return (uint8_t *)(b + 1) + body;
 }
 
 static struct hot_place *place(const struct stage_block *b, unsigned i)
@@ -158,21 +163,28 @@ struct stage_block *stage_hot(struct stage *s, uint64_t lane, uint32_t pid, uint
 
 	b->cap = (n + 32 + 7) & ~7u;
 	b->offset = offset;
-	b->end = offset;
-	b->len = 2 * (uint32_t)(sizeof(struct hot_place) + b->cap);
 	place(b, 0)->turn = place(b, 1)->turn = 0;
-	publish(s, b);
+	publish(s, b, hot_len(b));
 	MARK("hot block published");
 	return b;
 }
 
+/* The place that counts and the turn it has, or NULL. */
+static const struct hot_place *place_of_turn(const struct stage_block *b, uint64_t *ret_turn)
+{
+	uint64_t one = __atomic_load_n(&place(b, 0)->turn, __ATOMIC_ACQUIRE);
+	uint64_t two = __atomic_load_n(&place(b, 1)->turn, __ATOMIC_ACQUIRE);
+	const struct hot_place *best = place(b, one < two);
+
+	*ret_turn = one < two ? two : one;
+	return *ret_turn && best->len <= b->cap ? best : NULL;
+}
+
 const struct hot_place *stage_hot_get(const struct stage_block *b)
 {
-	const struct hot_place *one = place(b, 0), *two = place(b, 1);
-	const struct hot_place *best = __atomic_load_n(&one->turn, __ATOMIC_ACQUIRE) >
-				       __atomic_load_n(&two->turn, __ATOMIC_ACQUIRE) ? one : two;
+	uint64_t turn;
 
-	return best->turn && best->len <= b->cap ? best : NULL;
+	return place_of_turn(b, &turn);
 }
 
 bool stage_hot_put(struct stage_block *b, uint64_t end, const uint8_t *record, uint32_t n)
@@ -182,7 +194,8 @@ bool stage_hot_put(struct stage_block *b, uint64_t end, const uint8_t *record, u
 
 	if (n > b->cap)
 		return false;
-	__atomic_store_n(&next->turn, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&next->turn, 0, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_RELEASE); /* before any of what follows */
 	MARK("hot place emptied");
 	memcpy(next->bytes, record, n);
 	next->len = n;
@@ -193,17 +206,60 @@ bool stage_hot_put(struct stage_block *b, uint64_t end, const uint8_t *record, u
 	return true;
 }
 
-const struct stage_block *stage_next(const struct stage_header *h, size_t *pos)
+static void part_of_run(struct stage_part *p)
 {
-	uint64_t used = __atomic_load_n(&h->used, __ATOMIC_ACQUIRE);
+	uint64_t extent = __atomic_load_n(&p->block->extent, __ATOMIC_ACQUIRE);
+
+	p->end = p->block->offset + extent_span(extent);
+	p->bytes = (const uint8_t *)(p->block + 1);
+	p->n = extent_body(extent);
+}
+
+static void part_of_hot(struct stage_part *p)
+{
+	p->end = p->block->offset;
+	p->bytes = NULL;
+	p->n = 0;
+	p->coalesced = 0;
+	p->place = place_of_turn(p->block, &p->turn);
+	if (p->place == NULL)
+		return;
+	p->end = p->place->end;
+	p->bytes = p->place->bytes;
+	p->n = p->place->len <= p->block->cap ? p->place->len : 0;
+	p->coalesced = p->place->coalesced;
+}
+
+bool stage_part_held(struct stage_part *p)
+{
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (p->place == NULL || __atomic_load_n(&p->place->turn, __ATOMIC_RELAXED) == p->turn)
+		return true;
+	part_of_hot(p);
+	return false;
+}
+
+bool stage_next(const struct stage_header *h, size_t *pos, struct stage_part *ret)
+{
+	uint64_t used = __atomic_load_n(&h->used, __ATOMIC_ACQUIRE), room, len;
 	const struct stage_block *b;
 
 	if (used > STAGE_BYTES - STAGE_HEADER_BYTES || *pos + sizeof *b > used)
-		return NULL;
+		return false;
+	room = STAGE_BYTES - STAGE_HEADER_BYTES - *pos - sizeof *b;
 	b = (const struct stage_block *)((const uint8_t *)h + STAGE_HEADER_BYTES + *pos);
-	if (b->len > used - *pos - sizeof *b || b->body > b->len || (b->type != BLOCK_RUN && b->type != BLOCK_HOT) ||
-	    (b->type == BLOCK_HOT && 2 * (sizeof(struct hot_place) + b->cap) > b->len))
-		return NULL;
-	*pos += sizeof *b + b->len;
-	return b;
+	*ret = (struct stage_part){ .block = b };
+	if (b->type == BLOCK_RUN) {
+		part_of_run(ret);
+		len = whole_words((uint32_t)ret->n);
+	} else if (b->type == BLOCK_HOT && hot_len(b) <= room) {
+		part_of_hot(ret);
+		len = hot_len(b);
+	} else {
+		return false;
+	}
+	if (len > room)
+		return false;
+	*pos += sizeof *b + len;
+	return true;
 }

@@ -8,8 +8,12 @@
  * with the higher turn counts, so that a kill in the middle of writing leaves
  * the other.
  *
- * One writer, the collector; readers of a live session map it read-only and
- * stop at `used`. */
+ * A run that already holds records of which the lane has let go grows by more
+ * of them; so how far it goes is one word, `extent`, and after a kill at any
+ * instant the block is what it was before or after.  `used` says where a block
+ * may begin; the last one may reach beyond it, by what was being added.
+ *
+ * One writer, the collector; readers of a live session map it read-only. */
 #ifndef SNAPTRAIL_ENGINE_STAGE_H
 #define SNAPTRAIL_ENGINE_STAGE_H
 
@@ -19,14 +23,14 @@
 
 #include "engine/clock.h"
 
-#define STAGE_MAGIC 0x31474154534e5331ull
+#define STAGE_MAGIC 0x32474154534e5331ull
 #define STAGE_BYTES (32u << 20)
 #define STAGE_FULL (STAGE_BYTES - (1u << 20))
 
 struct stage_header {
 	uint64_t magic;
 	uint64_t serial;
-	uint64_t used;               /* bytes behind the header that are valid */
+	uint64_t used;               /* bytes behind the header; a block begins before it or not yet */
 	uint64_t from_ns;
 	int64_t offset_ns;
 	uint64_t changes, coalesced;
@@ -40,14 +44,19 @@ enum { BLOCK_RUN = 1, BLOCK_HOT = 2 };
 
 struct stage_block {
 	uint32_t type;
-	uint32_t len;                /* bytes behind this header, a multiple of 8 */
-	uint32_t body;               /* bytes of them that count (BLOCK_RUN) */
 	uint32_t pid, tid;
 	uint32_t cap;                /* of each place (BLOCK_HOT) */
 	uint64_t lane;               /* the lane's name: its claim stamp and thread */
 	uint64_t offset;             /* stream offset of the first record */
-	uint64_t end;                /* stream offset behind the last */
+	uint64_t extent;             /* BLOCK_RUN: see below */
 };
+
+/* Of a run: the bytes of its body, and its length in the lane's stream, which
+ * is more when some of the lane's records went elsewhere. */
+#define EXTENT_BODY_BITS 25 /* a stage has no more */
+#define EXTENT_SPAN_MAX ((1ull << (64 - EXTENT_BODY_BITS)) - 1)
+static inline uint32_t extent_body(uint64_t e) { return (uint32_t)(e & ((1u << EXTENT_BODY_BITS) - 1)); }
+static inline uint64_t extent_span(uint64_t e) { return e >> EXTENT_BODY_BITS; }
 
 struct hot_place {
 	uint64_t turn;               /* 0: not valid */
@@ -55,6 +64,17 @@ struct hot_place {
 	uint64_t end;
 	uint64_t len;
 	uint8_t bytes[];
+};
+
+/* A block as it was at one moment. */
+struct stage_part {
+	const struct stage_block *block;
+	const struct hot_place *place; /* BLOCK_HOT */
+	uint64_t turn;               /* of the place at that moment */
+	uint64_t end;                /* stream offset behind its last record */
+	const uint8_t *bytes;        /* tag, length, Change; and so on */
+	size_t n;                    /* 0: a place in which nothing stands */
+	uint64_t coalesced;          /* how many more its last Change stands for */
 };
 
 struct stage {
@@ -85,7 +105,10 @@ bool stage_hot_put(struct stage_block *b, uint64_t end, const uint8_t *record, u
 const struct hot_place *stage_hot_get(const struct stage_block *b);
 void stage_lines(struct stage *s, const struct clock *c);
 
-/* Steps through a stage's blocks: *pos from 0.  NULL at the end or at damage. */
-const struct stage_block *stage_next(const struct stage_header *h, size_t *pos);
+/* Steps through a stage's blocks: *pos from 0.  False at the end or at damage. */
+bool stage_next(const struct stage_header *h, size_t *pos, struct stage_part *ret);
+/* Whether its bytes, copied since, are those of that moment: a place in which the
+ * recorder goes on writing may have been used again.  If not, *p is as it is now. */
+bool stage_part_held(struct stage_part *p);
 
 #endif

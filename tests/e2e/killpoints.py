@@ -67,12 +67,12 @@ def passed(path):
 
 def life_of(kills):
     class Life(kills.Life):
-        def __init__(self, session, profile, wish, command=None):
-            self.session, self.profile, self.threads, self.early = session, profile, 2, True
+        def __init__(self, session, profile, wish, command=None, threads=2):
+            self.session, self.profile, self.threads, self.early = session, profile, threads, True
             self.counts = command is None
             self.ack, self.seen, self.victims = os.path.abspath("ack-" + session), set(), ["target"]
             self.story = "%s %s %s" % (session, profile, wish)
-            argv = kills.run_argv(*(command or (program("counter"), self.ack, "2")), session=session,
+            argv = kills.run_argv(*(command or (program("counter"), self.ack, str(threads))), session=session,
                                   options=("--profile", profile, "--interval", "20ms"))
             env = dict(os.environ, KILL_AT=wish)
             if argv[0] == "/usr/bin/env":  # its own image would be the first
@@ -161,7 +161,8 @@ def test_each_marked_step_once():
         if lives % 20 == 0:
             os.environ["SNAPTRAIL_STORE"] = os.path.abspath("store%d" % lives)
         wish = os.path.abspath("wish%d" % lives)
-        life = Life("k%d" % lives, profile, "" if name in salvage else "%s:%d:%s" % (wish, n, name), command)
+        life = Life("k%d" % lives, profile, "" if name in salvage else "%s:%d:%s" % (wish, n, name), command,
+                    threads=dice.choice((1, 2)))  # one alone: what it says goes on where it ended, drain by drain
         if not PLAIN and not where[name].startswith("preload/"):
             life.victims = ["recorder"]
         story = "%s (of %s): %d, %s" % (name, os.path.basename((command or ["counter"])[0]), n, life.story)

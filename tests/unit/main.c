@@ -8,6 +8,7 @@
 void suite_api(void);
 void suite_change(void);
 void suite_collect(void);
+void suite_stage(void);
 void suite_config(void);
 void suite_explicit(void);
 void suite_feed(void);
@@ -34,7 +35,7 @@ static const struct {
 	{ "change", suite_change }, { "model", suite_model }, { "store", suite_store }, { "store_more", suite_store_more },
 	{ "store_search", suite_store_search }, { "store_batch", suite_store_batch },
 	{ "feed", suite_feed }, { "store_calls", suite_store_calls }, { "store_power", suite_store_power }, { "store_faults", suite_store_faults }, { "store_delete", suite_store_delete },
-	{ "collect", suite_collect }, { "config", suite_config }, { "json", suite_json },
+	{ "collect", suite_collect }, { "stage", suite_stage }, { "config", suite_config }, { "json", suite_json },
 	{ "json_text", suite_json_text }, { "state_json", suite_state_json }, { "explicit", suite_explicit }, { "handed", suite_handed },
 	{ "api", suite_api }, { "transfer", suite_transfer }, { "store_index", suite_store_index },
 };
