@@ -156,13 +156,12 @@ def test_each_marked_step_once():
     plan += [(name, None, profile, 1) for name in salvage for profile in PROFILES]
     hit, lives = set(), 0
 
-    def live(name, command, profile, n):
+    def live(name, command, profile, n, threads=2):
         nonlocal lives
         if lives % 20 == 0:
             os.environ["SNAPTRAIL_STORE"] = os.path.abspath("store%d" % lives)
         wish = os.path.abspath("wish%d" % lives)
-        life = Life("k%d" % lives, profile, "" if name in salvage else "%s:%d:%s" % (wish, n, name), command,
-                    threads=dice.choice((1, 2)))  # one alone: what it says goes on where it ended, drain by drain
+        life = Life("k%d" % lives, profile, "" if name in salvage else "%s:%d:%s" % (wish, n, name), command, threads)
         if not PLAIN and not where[name].startswith("preload/"):
             life.victims = ["recorder"]
         story = "%s (of %s): %d, %s" % (name, os.path.basename((command or ["counter"])[0]), n, life.story)
@@ -175,8 +174,8 @@ def test_each_marked_step_once():
         if lives % 20 == 0:
             sound(kills)
     for step in plan:
-        live(*step)
-    for name, command, profile, n in plan * 5:  # what depends on who was first is not come by each time
+        live(*step, threads=dice.choice((1, 2)))  # one alone: what it says goes on where it ended, drain by drain
+    for name, command, profile, n in plan * 10:  # what depends on who was first is not come by each time
         if n == 1 and name not in hit:
             live(name, command, profile, n)
     sound(kills)
