@@ -90,8 +90,13 @@ void follow_seen(void *arg, uint32_t pid)
 {
 	struct recorder *r = arg;
 
-	if (pid)
-		follow(r, pid)->uninjected = false;
+	if (pid) {
+		struct followed *p = follow(r, pid);
+
+		p->uninjected = false;
+		r->uninjected -= p->counted; /* it was seen while its program was being loaded */
+		p->counted = false;
+	}
 	if (r->o->host && pid == r->o->host->pid)
 		r->host_seen = true;
 }
@@ -181,6 +186,7 @@ void follow_settle(struct recorder *r)
 /* A process that no visitor reports: what /proc says of it. */
 void follow_report_uninjected(struct recorder *r, uint32_t pid, uint32_t parent)
 {
+	struct followed *p = follow(r, pid);
 	char comm[32] = "", state = 0;
 	uint32_t ppid = 0;
 	uint64_t start = 0;
@@ -194,7 +200,8 @@ void follow_report_uninjected(struct recorder *r, uint32_t pid, uint32_t parent)
 			    .name = BYTES(comm, strlen(comm)), .value = BYTES(line, n), .start_ticks = start };
 
 	collect_report(&r->c, &c);
-	r->uninjected++;
+	r->uninjected += !p->counted;
+	p->counted = true;
 	free(line);
 }
 

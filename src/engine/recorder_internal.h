@@ -16,7 +16,7 @@ struct followed {
 	uint64_t exited_stamp;
 	bool drained, hung_up;
 	bool uninjected;
-	uint32_t sightings;      /* looks that saw it as a child without a visitor */
+	bool counted;            /* among the recorder's uninjected */
 };
 
 struct recorder {

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import time
 
-from lib import (OWN_THREADS, PLAIN, SNAPTRAIL, assert_true_to, differences, limit, need, program, record, run_argv, show_at, steady_note,
-                 wait_for)
+from lib import (OWN_THREADS, PLAIN, SNAPTRAIL, assert_true_to, differences, limit, need, program, record, run_argv, show_at, skip,
+                 steady_note, supervised, wait_for)
 
 
 HOSTS = ("run", "plain")
@@ -472,6 +472,20 @@ http { access_log %(d)s/logs/a; root %(d)s; client_body_temp_path %(d)s/t/a; pro
     assert r.p.returncode == 0
     for n in notes + again:
         assert_true_to(n)
+
+
+@supervised
+def test_who_was_seen_before_it_could_report_is_not_called_uninjected():
+    def uninjected(*argv):
+        p = subprocess.run([SNAPTRAIL, "run", "--json", "--interval", "5ms", "--", *argv], stderr=subprocess.PIPE, text=True, timeout=50)
+        assert p.returncode == 0, p.stderr
+        return json.loads(p.stderr.splitlines()[-1])["uninjected"]
+    assert uninjected("sh", "-c", "for i in $(seq 600); do /bin/true; done") == 0
+    with open("still.c", "w") as f:
+        f.write("#include <unistd.h>\nint main(void) { return usleep(300000); }\n")
+    if subprocess.run(["cc", "-static", "-o", "still", "still.c"], stderr=subprocess.DEVNULL).returncode:
+        skip("no static libc")
+    assert uninjected("sh", "-c", "./still; ./still; /bin/true") == 2
 
 
 def test_git_with_make_and_gcc_leaves_no_living_child_in_the_recording():
