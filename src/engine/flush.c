@@ -7,7 +7,6 @@
 
 #include "base/err.h"
 #include "base/mark.h"
-#include "engine/retain.h"
 
 void cut_free(struct cut *c)
 {
@@ -134,6 +133,8 @@ static int store_cut(struct flusher *f, struct cut *c, bool another)
 		store_note_gap(f->store, &g);
 	}
 	MARK("snapshot stored");
+	if (r == 0)
+		retain_wrote(&f->wrote, &c->meta);
 	if (r < 0)
 		store_sync(f->store); /* the one before may have relied on this one */
 	else
@@ -182,7 +183,7 @@ static void wait_until(struct flusher *f, uint64_t mono_ns)
 /* Beside the program, never in it, and not when somebody waits for the end. */
 static void retain(struct flusher *f)
 {
-	int r = f->config ? retain_if_due(f->store, f->config) : 0;
+	int r = f->config ? retain_if_due(f->store, f->config, &f->wrote) : 0;
 
 	if (r == 0)
 		return;

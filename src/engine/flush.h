@@ -16,6 +16,7 @@
 
 #include "base/config.h"
 #include "engine/collect.h"
+#include "engine/retain.h"
 #include "store/store.h"
 
 struct cut {
@@ -54,6 +55,7 @@ struct flusher {
 	bool in_place;               /* no thread of its own: a cut is stored by who puts it */
 	bool ending;                 /* the session's end record follows the cuts and syncs them too */
 	struct flush_status now;     /* under the lock */
+	struct retainer wrote;       /* the thread's own */
 };
 
 /* With `in_place` there is no thread: flush_try_put() does the work itself. */

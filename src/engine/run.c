@@ -426,6 +426,8 @@ static int run_prepared(struct front *f, int *ret_status, struct snaptrail_summa
 	if (f->p.session.lease >= 0)
 		close(f->p.session.lease); /* the recorder's copy holds the lock */
 	f->p.session.lease = -1;
+	store_forget(f->p.store); /* a segment that two hold is never compacted */
+	f->p.store = NULL;
 	return f->o->detach ? become(f, env) : attend(f, env, ret_status, ret);
 }
 
@@ -450,6 +452,6 @@ int run_command(const struct config *c, const struct snaptrail_run_options *o, i
 		r = run_prepared(&f, ret_status, ret);
 	else
 		session_close(&f.p.session, true);
-	/* The store and the session belong to the recorder now; this copy just goes. */
+	/* The session belongs to the recorder now; this copy just goes. */
 	return r;
 }

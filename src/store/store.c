@@ -214,6 +214,11 @@ void store_close(struct store *s)
 		batch_end(s, false, &(bool){ false });
 	if (!s->in_memory && !s->o.read_only && !s->unread)
 		index_save(s);
+	store_forget(s);
+}
+
+void store_forget(struct store *s)
+{
 	for (size_t i = 0; i < s->nsegments; i++)
 		segment_close(&s->segments[i]);
 	fold_free(s);

@@ -110,6 +110,9 @@ struct gap_meta {
  * segment set aside; both are told by store_verify(). */
 int store_open(const char *path, const struct store_options *options, struct store **ret_store);
 void store_close(struct store *s);
+/* After a fork, of a store that the other process goes on with: writes nothing, and
+ * lets go of the segment, whose lock is the other's alone from then on. */
+void store_forget(struct store *s);
 const char *store_path(const struct store *s); /* NULL for a store in memory */
 
 /* Sees what other processes appended since. */

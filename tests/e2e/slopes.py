@@ -1,5 +1,5 @@
-"""A session that goes on: what its recorder holds of memory, descriptors and shared
-memory at the end is what it held half way.  TEST_SLOPE_S says for how long (10)."""
+"""A session that goes on: what its recorder holds of memory, descriptors, shared memory
+and disk at the end is what it held half way.  TEST_SLOPE_S says for how long (10)."""
 import json
 import os
 import subprocess
@@ -22,7 +22,19 @@ def recorder_of(front):
 def held(pid):
     with open("/proc/%d/status" % pid) as f:
         kib = int(dict(line.split(":", 1) for line in f)["RssAnon"].split()[0])
-    return kib, len(os.listdir("/proc/%d/fd" % pid)), len(os.listdir(rings()))
+    return kib, len(os.listdir("/proc/%d/fd" % pid)), len(os.listdir(rings())), disk()
+
+
+def disk():
+    """KiB that the store takes."""
+    total = 0
+    for folder, _, names in os.walk(os.environ["SNAPTRAIL_STORE"]):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_blocks
+            except FileNotFoundError:  # compacted away
+                pass
+    return total // 2
 
 
 def rings():
@@ -55,7 +67,7 @@ def test_what_a_recorder_holds_does_not_grow():
             os.kill(int(child), 15)
     p.wait(20)
     third = len(samples) // 3
-    for what, slack, middle, last in zip(("KiB", "descriptors", "files of rings"), (2048, 6, 4),
+    for what, slack, middle, last in zip(("KiB", "descriptors", "files of rings", "KiB of disk"), (2048, 6, 4, 1024),
                                          *[[median(v) for v in zip(*part)] for part in (samples[third:2 * third], samples[2 * third:])]):
         assert last <= middle * 1.1 + slack, "%s: %d half way, %d at the end" % (what, middle, last)
     print([median(v) for v in zip(*samples)], snaptrail("verify"))
