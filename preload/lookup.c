@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/auxv.h>
 
 struct object {
 	const uint32_t *hash;
@@ -111,6 +112,17 @@ void *lookup_behind(const char *name, const struct link_map *end, const struct l
 		return found;
 	}
 	return NULL;
+}
+
+void *lookup_in_vdso(const char *name)
+{
+	ElfW(Addr) vdso = getauxval(AT_SYSINFO_EHDR);
+	const struct link_map *m = vdso ? _r_debug.r_map : NULL;
+	struct object o;
+
+	while (m && m->l_addr != vdso)
+		m = m->l_next;
+	return m && object_of(m, &o) ? object_symbol(&o, name, gnu_hash(name)) : NULL;
 }
 
 const struct link_map *lookup_last(void)

@@ -63,6 +63,7 @@ void collect_end(struct collector *c)
 	free(c->pending);
 	namespaces_done(&c->namespaces);
 	buf_done(&c->translated);
+	buf_done(&c->restamped);
 	free(c->hot);
 	model_free(c->model);
 	stage_close(&c->stage);
@@ -85,6 +86,18 @@ void collect_gap(struct collector *c, uint64_t from_ns, uint64_t to_ns, uint64_t
 }
 
 /* ---- finding lanes ---- */
+
+/* No later than now.  What a program stamps later would not end when it does, and neither
+ * would its recorder: nothing that happens could follow it. */
+static uint64_t time_that_came(struct collector *c, uint64_t stamp)
+{
+	uint64_t time_ns = clock_time(&c->clock, stamp);
+
+	if (time_ns <= c->now_ns)
+		return time_ns;
+	c->now_ns = clock_now(&c->clock);
+	return time_ns <= c->now_ns + SLACK_NS ? time_ns : c->now_ns;
+}
 
 /* Whoever found out what a process of another namespace is called here wrote it
  * down: it may be gone by now. */
@@ -111,7 +124,7 @@ static struct lane_view *view_new(struct collector *c, struct lane *l, size_t ma
 	v->pid = lane_pid(c, l);
 	v->tid = l->pid_ns ? namespace_tid(v->pid, l->pid, l->tid) : l->tid;
 	/* Its first record may have been stamped before we found it. */
-	v->idle_ns = clock_time(&c->clock, l->claimed_stamp);
+	v->idle_ns = time_that_came(c, l->claimed_stamp);
 	v->next = c->views;
 	c->views = v;
 	if (c->process_seen)
@@ -458,6 +471,19 @@ static const uint8_t *translate(struct collector *c, const struct lane_view *v, 
 	return b->data;
 }
 
+/* The record with another stamp. */
+static const uint8_t *restamp(struct collector *c, struct head *h, const uint8_t *p, uint32_t n)
+{
+	struct buf *b = &c->restamped;
+	uint64_t stamp = clock_stamp(&c->clock);
+
+	buf_reset(b);
+	buf_put(b, p, n);
+	memcpy(b->data + (h->change - p) + 1, &stamp, sizeof stamp);
+	head_read(h, b->data, n);
+	return b->data;
+}
+
 static void ingest(struct collector *c, struct lane_view *v, uint64_t pos, uint64_t end, const uint8_t *p, uint32_t n)
 {
 	struct head h;
@@ -478,6 +504,10 @@ static void ingest(struct collector *c, struct lane_view *v, uint64_t pos, uint6
 	if (h.kind == THREAD_BEGAN || h.kind == PROCESS_BEGAN || h.kind == PROCESS_FORKED)
 		identify(c, v, &h);
 	time_ns = clock_time(&c->clock, h.stamp);
+	if (v->lane && time_ns > c->now_ns && time_that_came(c, h.stamp) < time_ns) {
+		p = restamp(c, &h, p, n);
+		time_ns = clock_time(&c->clock, h.stamp);
+	}
 	if (c->tick_ns && coalesce(c, v, &h, time_ns, pos, end, p, n))
 		return;
 	at = stage_put(&c->stage, v->name, v->pid, v->tid, pos, end, p, n);
@@ -565,7 +595,7 @@ static void lane_losses(struct collector *c, struct lane_view *v)
 
 	if (lost == v->lost_seen)
 		return;
-	collect_gap(c, clock_time(&c->clock, v->lane->lost_first), clock_time(&c->clock, v->lane->lost_last),
+	collect_gap(c, time_that_came(c, v->lane->lost_first), time_that_came(c, v->lane->lost_last),
 		    lost - v->lost_seen, "a lane was full");
 	v->lost_seen = lost;
 }
@@ -577,7 +607,7 @@ static void board_losses(struct collector *c)
 
 	if (lost == c->no_lane_seen)
 		return;
-	collect_gap(c, clock_time(&c->clock, b->no_lane_first), clock_time(&c->clock, b->no_lane_last),
+	collect_gap(c, time_that_came(c, b->no_lane_first), time_that_came(c, b->no_lane_last),
 		    lost - c->no_lane_seen, "no lane could be had");
 	c->no_lane_seen = lost;
 }
@@ -599,6 +629,7 @@ size_t collect_drain(struct collector *c, double *ret_fill)
 	size_t taken = 0;
 
 	*ret_fill = 0;
+	c->now_ns = now;
 	if (clock_sync(&c->clock)) /* readers see times by the same lines */
 		stage_lines(&c->stage, &c->clock);
 	collect_find(c);

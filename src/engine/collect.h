@@ -66,6 +66,8 @@ struct collector {
 	uint32_t rings_seen;
 	struct namespaces namespaces;
 	struct buf translated;   /* one record of another namespace */
+	struct buf restamped;    /* one record that said it was of a time to come */
+	uint64_t now_ns;         /* when this round began, or later */
 	struct model *model;
 	struct pending *pending;
 	size_t npending, pending_cap;

@@ -163,6 +163,20 @@ def test_a_program_that_scribbles_over_its_rings_harms_only_itself():
     assert any(a.get("exitCode") == 3 for a in show("latest", "after")["agents"].values())
 
 
+@supervised
+@limit(120)
+def test_a_program_that_stamps_what_it_does_in_times_to_come_ends_all_the_same():
+    for later in (2, 64):  # minutes, and half of a millennium
+        before = time.time_ns()
+        p = record(program("guest"), "future", str(later), options=("--profile", "forensic"), session="later%d" % later, timeout=30)
+        assert (p.returncode, p.stdout) == (0, b"1\n"), p
+        lines = [json.loads(x) for x in snaptrail("log", "--json", "--session", "later%d" % later).splitlines()]
+        assert len(lines) > 3000 and all(before <= int(x["timeNs"]) <= time.time_ns() for x in lines), (lines[0], lines[-1])
+        (session,) = [s for s in json.loads(snaptrail("sessions", "--json")) if s["name"] == "later%d" % later]
+        assert session["exitCode"] == 0 and not session["live"], session
+        assert all("endedAt" in a for a in show("latest", "later%d" % later)["agents"].values())
+
+
 # ---- set-user-id ----
 
 def test_what_a_set_user_id_program_does_is_not_ours():

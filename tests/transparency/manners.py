@@ -201,6 +201,9 @@ def test_fake_time_before_and_behind_the_visitor_is_told_the_same():
         p = record("sh", "-c", "LD_PRELOAD=%s FAKETIME='@2001-09-09 01:46:40' TZ=UTC exec sh -c 'date +%%Y; mkdir -p d; date +%%m; exit 3'" % (order % lib),
                    session="f%d" % len(order))
         assert (p.returncode, p.stdout) == (3, b"2001\n09\n"), (order, p)
+        # Nobody tells us another time.
+        times = [json.loads(x)["timeNs"] for x in snaptrail("log", "--json", "--session", "f%d" % len(order)).splitlines()]
+        assert times and all(abs(int(t) - time.time_ns()) < 120 * 10 ** 9 for t in times), (order, times[0], times[-1])
 
 
 def test_eatmydata_and_stdbuf_work():

@@ -588,6 +588,44 @@ static void a_lying_lane_never_crashes(void)
 	CU_PASS("still here");
 }
 
+/* A recorder waited for ever for a process whose beginning lay in a time to come: no end
+ * of it could follow.  (A preload that tells another time had told the visitor.) */
+static void what_is_stamped_later_than_now_is_of_now(void)
+{
+	struct change c = { .kind = PROCESS_ENDED, .pid = 10, .has_number = true, .number = 3 << 8 };
+
+	for (int rate = 0; rate < 2; rate++) {
+		struct rig r;
+		struct lane *l;
+		uint64_t before;
+
+		rig_make(&r, (uint64_t)rate); /* with one the second of a key's changes is put into its place */
+		r.stamp += 1000 * (uint64_t)SECOND;
+		l = lane_make(&r, 0, 10, 10);
+		before = clock_now(&r.c.clock);
+		began(&r, l, 0);
+		for (int i = 0; i < 3; i++) {
+			struct change e = set_env(at(&r, 5 + (uint64_t)i), "X", i == 2 ? "last" : "first");
+
+			write_record(l, &e, RECORD_FINISHED);
+		}
+		l->lost = 2;
+		l->lost_first = l->lost_last = at(&r, 100);
+		CU_ASSERT_EQUAL(drain(&r), 4);
+		for (size_t i = 0; i < r.c.npending; i++)
+			CU_ASSERT(r.c.pending[i].time_ns >= before && r.c.pending[i].time_ns <= clock_now(&r.c.clock));
+		CU_ASSERT_EQUAL(r.c.lost, 2);
+		CU_ASSERT(r.c.gaps[0].from_ns <= clock_now(&r.c.clock) && r.c.gaps[0].to_ns <= clock_now(&r.c.clock));
+		collect_apply_all(&r.c);
+		CU_ASSERT_STRING_EQUAL(env_of(&r, 10, "/env/X"), "last");
+		c.stamp = 0;
+		collect_report(&r.c, &c);
+		collect_apply_all(&r.c);
+		CU_ASSERT_FALSE(model_process(r.c.model, 10)->alive);
+		rig_end(&r);
+	}
+}
+
 static void a_ring_file_that_lies_about_its_size_is_not_taken(void)
 {
 	struct { uint32_t size, offset; uint64_t magic; } lies[] = {
@@ -699,6 +737,7 @@ void suite_collect(void)
 	TEST(s, what_is_not_applied_outlives_its_stage);
 	TEST(s, a_hot_place_that_is_not_applied_outlives_its_stage);
 	TEST(s, a_lying_lane_never_crashes);
+	TEST(s, what_is_stamped_later_than_now_is_of_now);
 	TEST(s, a_ring_file_that_lies_about_its_size_is_not_taken);
 	TEST(s, the_clock_s_lines_are_continuous_and_monotonic);
 	TEST(s, session_time_keeps_with_the_monotonic_clock);
