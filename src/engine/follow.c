@@ -150,7 +150,9 @@ static bool settle_exited(struct recorder *r, struct followed *p)
 	} else if ((int)p->pid == r->root_pid && !r->root_ended && !r->front_gone) {
 		return false;
 	}
-	follow_report_ended(r, p, known, status);
+	/* Its parent may have said so, and what is added would be a second end, of another instant. */
+	if (known ? !model_end_known(r->c.model, p->pid) : !(m && !m->alive))
+		follow_report_ended(r, p, known, status);
 	return true;
 }
 

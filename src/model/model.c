@@ -109,6 +109,13 @@ int model_exit_status(struct model *m, uint32_t pid)
 	return code && code->type == VALUE_INT ? (int)(code->integer & 0xff) << 8 : -1;
 }
 
+bool model_end_known(struct model *m, uint32_t pid)
+{
+	struct process *p = model_process(m, pid);
+
+	return p && !p->alive && p->agent && (value_get(&p->agent->value, "exitCode") || value_get(&p->agent->value, "signal"));
+}
+
 uint32_t model_processes_alive(const struct model *m) { return m->alive; }
 uint64_t model_processes_seen(const struct model *m) { return m->processes_seen; }
 uint64_t model_threads_seen(const struct model *m) { return m->threads_seen; }

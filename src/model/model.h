@@ -209,6 +209,8 @@ struct entity *model_process_entity(struct model *m, uint32_t pid, enum table t,
 uint64_t model_changed_ns(struct model *m, uint32_t pid, enum table t, const char *suffix);
 /* A wait status, as far as the process said how it ends; -1 unknown. */
 int model_exit_status(struct model *m, uint32_t pid);
+/* It has ended, and somebody said how. */
+bool model_end_known(struct model *m, uint32_t pid);
 uint32_t model_processes_alive(const struct model *m);
 uint64_t model_processes_seen(const struct model *m);
 uint64_t model_threads_seen(const struct model *m);
