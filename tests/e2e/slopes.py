@@ -56,7 +56,7 @@ def test_what_a_recorder_holds_does_not_grow():
                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     wait_for(lambda: len(snaptrail("ls", "s", code=(0, 1, 4)).splitlines()) > 3)
     # First what is bounded fills up: two thousand processes, of which the state keeps a part.
-    wait_for(lambda: sum(s["changes"] for s in json.loads(snaptrail("sessions", "--json"))) > 15000, 60, what="the busy one")
+    wait_for(lambda: json.loads(snaptrail("stats", "--json", "--session", "s"))["live"]["changes"] > 15000, 60, what="the busy one")
     recorder = recorder_of(p.pid)
     samples, end = [], time.monotonic() + SECONDS
     while time.monotonic() < end:
