@@ -13,7 +13,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/auxv.h>
 
 struct object {
 	const uint32_t *hash;
@@ -114,13 +113,12 @@ void *lookup_behind(const char *name, const struct link_map *end, const struct l
 	return NULL;
 }
 
-void *lookup_in_vdso(const char *name)
+void *lookup_at(ElfW(Addr) address, const char *name)
 {
-	ElfW(Addr) vdso = getauxval(AT_SYSINFO_EHDR);
-	const struct link_map *m = vdso ? _r_debug.r_map : NULL;
+	const struct link_map *m = address ? _r_debug.r_map : NULL;
 	struct object o;
 
-	while (m && m->l_addr != vdso)
+	while (m && m->l_addr != address)
 		m = m->l_next;
 	return m && object_of(m, &o) ? object_symbol(&o, name, gnu_hash(name)) : NULL;
 }

@@ -10,8 +10,8 @@
 /* The first function of that name behind ours and not behind `end` (NULL: to
  * the last); *ret_where (may be NULL) is its object.  NULL when there is none. */
 void *lookup_behind(const char *name, const struct link_map *end, const struct link_map **ret_where);
-/* A function of the kernel's, or NULL: without a vdso (valgrind hides it), or that name. */
-void *lookup_in_vdso(const char *name);
+/* That of the object at this address (0: none); NULL when there is none. */
+void *lookup_at(ElfW(Addr) address, const char *name);
 /* The object that was loaded last. */
 const struct link_map *lookup_last(void);
 
