@@ -112,10 +112,16 @@ static void list_env(struct list *l, const char *e)
 
 static void list_args(struct list *l, int argc, char **argv)
 {
-	for (int i = 0; i < argc; i++) {
-		uint32_t n = redact_text(argv[i], (uint32_t)__builtin_strlen(argv[i]), (char *)scratch, ARGS_BYTES);
+	bool secret = false;
 
-		list_put(l, CHANGE_ARGS, scratch, n);
+	for (int i = 0; i < argc; i++) {
+		uint32_t len = (uint32_t)__builtin_strlen(argv[i]);
+
+		if (secret && argv[i][0] != '-')
+			list_put(l, CHANGE_ARGS, "<redacted>", 10);
+		else
+			list_put(l, CHANGE_ARGS, scratch, redact_text(argv[i], len, (char *)scratch, ARGS_BYTES));
+		secret = secret_option(secret_words(), argv[i], len);
 	}
 }
 

@@ -33,6 +33,7 @@
 #include "heap.h"
 #include "base/mark.h"
 #include "report/change.h"
+#include "report/redact.h"
 #include "report/ring.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -277,11 +278,12 @@ static inline __attribute__((always_inline)) void gauge_add(uint64_t *g, uint64_
 /* A descriptor begins: its counters start at zero; makes room for high ones. */
 void gauge_begin(int fd);
 
-/* Hides secrets in text before it reaches the mapping: NAME=value pairs whose
- * name holds one of the profile's words.  Writes at most cap bytes to out and
- * returns how many. */
-uint32_t redact_text(const char *s, uint32_t n, char *out, uint32_t cap);
-bool redact_name(const char *name, uint32_t n);
+static inline const char *secret_words(void) { return visitor.board->redact ? board_words(visitor.board) : NULL; }
+static inline bool redact_name(const char *name, uint32_t n) { return secret_name(secret_words(), name, n); }
+static inline uint32_t redact_text(const char *s, uint32_t n, char *out, uint32_t cap)
+{
+	return secret_hide(secret_words(), s, n, out, cap);
+}
 
 /* Big and hardly touched; linked last, so that all else is on one page. */
 #define LISTS_BYTES (24 * 1024)

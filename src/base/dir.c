@@ -2,6 +2,7 @@
 #include "base/dir.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
@@ -11,6 +12,7 @@ bool dir_open(struct dir *d, const char *path)
 {
 	d->len = d->pos = 0;
 	d->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	d->error = d->fd < 0 ? errno : 0;
 	return d->fd >= 0;
 }
 
@@ -25,6 +27,7 @@ const char *dir_next(struct dir *d)
 			d->pos = 0;
 			d->len = (int32_t)getdents64(d->fd, d->bytes, sizeof d->bytes);
 			if (d->len <= 0) {
+				d->error = d->len < 0 ? errno : 0;
 				d->len = 0;
 				return NULL;
 			}
@@ -39,6 +42,7 @@ const char *dir_next(struct dir *d)
 void dir_rewind(struct dir *d)
 {
 	d->len = d->pos = 0;
+	d->error = d->fd < 0 ? d->error : 0;
 	if (d->fd >= 0)
 		lseek(d->fd, 0, SEEK_SET);
 }

@@ -9,6 +9,7 @@
 
 struct dir {
 	int fd;                  /* -1: could not be opened, errno says why */
+	int error;               /* errno of what failed: there may be more names; 0 nothing */
 	int32_t len, pos;
 	uint64_t align;
 	char bytes[2048];

@@ -106,7 +106,7 @@ static void summary_lost(const struct snaptrail_summary *s)
 	if (!s->lost || s->coalesced)
 		fputc('\n', stderr);
 	if (s->uninjected)
-		fprintf(stderr, "snaptrail: %" PRIu32 " %s seen in /proc alone: they could not be injected\n", s->uninjected,
+		fprintf(stderr, "snaptrail: %" PRIu32 " %s seen in /proc alone: injection did not take\n", s->uninjected,
 			plural(s->uninjected, "process was", "processes were"));
 	if (s->remaining)
 		fprintf(stderr, "snaptrail: %" PRIu32 " %s on and %s recorded further\n", s->remaining,

@@ -152,8 +152,9 @@ static bool known_path(const struct collector *c, const char *path)
 	return false;
 }
 
-/* A ring file is taken when its size and header agree. */
-static void ring_take(struct collector *c, const char *path)
+/* A ring file is taken when its size and header agree.  False: it could not be looked at
+ * for want of descriptors or memory, which may pass. */
+static bool ring_take(struct collector *c, const char *path)
 {
 	struct stat st;
 	struct lane_view *v;
@@ -161,32 +162,40 @@ static void ring_take(struct collector *c, const char *path)
 	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0)
-		return;
-	if (fstat(fd, &st) < 0 || st.st_size < (off_t)(LANE_HEADER_BYTES + 4096) ||
+		return errno == ENOENT || errno == ELOOP;
+	if (fstat(fd, &st) < 0) {
+		close(fd);
+		return false;
+	}
+	if (st.st_size < (off_t)(LANE_HEADER_BYTES + 4096) ||
 	    st.st_size > (off_t)(LANE_HEADER_BYTES + (uint64_t)c->ring_max_bytes)) {
 		close(fd);
-		return;
+		return true;
 	}
 	l = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
 	close(fd);
 	if (l == MAP_FAILED)
-		return;
+		return false;
 	if (l->magic != LANE_MAGIC || l->data_offset != LANE_HEADER_BYTES || (l->size_bytes & (l->size_bytes - 1)) ||
 	    l->size_bytes + (uint64_t)LANE_HEADER_BYTES != (uint64_t)st.st_size) {
 		munmap(l, (size_t)st.st_size);
-		return;
+		return true;
 	}
 	v = view_new(c, l, (size_t)st.st_size);
 	v->path = xstrdup(path);
+	return true;
 }
 
 static void find_rings(struct collector *c)
 {
 	uint32_t ready = __atomic_load_n(&c->board->rings_ready, __ATOMIC_ACQUIRE);
 
-	if (ready == c->rings_seen)
+	if (ready == c->rings_seen && !c->unread)
 		return;
 	c->rings_seen = ready;
+	c->unread = false;
+	if (c->names.fd < 0)
+		dir_open(&c->names, c->folder);
 	dir_rewind(&c->names);
 	for (const char *name; (name = dir_next(&c->names));) {
 		char path[600];
@@ -194,9 +203,10 @@ static void find_rings(struct collector *c)
 		if (name[0] != 'r' || name[1] != '.')
 			continue;
 		snprintf(path, sizeof path, "%s/%s", c->folder, name);
-		if (!known_path(c, path))
-			ring_take(c, path);
+		if (!known_path(c, path) && !ring_take(c, path))
+			c->unread = true;
 	}
+	c->unread = c->unread || c->names.error;
 }
 
 void collect_find(struct collector *c)
@@ -661,6 +671,10 @@ size_t collect_drain(struct collector *c, double *ret_fill)
 		at = &v->next;
 	}
 	board_losses(c);
+	if (!c->unread)
+		c->all_read_ns = now;
+	else if (c->all_read_ns < mark + SLACK_NS)
+		mark = c->all_read_ns > SLACK_NS ? c->all_read_ns - SLACK_NS : 0;
 	if (mark > c->watermark_ns) {
 		c->watermark_ns = mark;
 		__atomic_store_n(&c->board->watermark_ns, mark, __ATOMIC_RELEASE);

@@ -64,6 +64,8 @@ struct collector {
 	struct lane_view *slots[BOARD_SLOTS];
 	struct dir names;        /* of the folder: held open, the process may lose the right to list it */
 	uint32_t rings_seen;
+	bool unread;             /* a ring file is there that could not be opened or mapped so far */
+	uint64_t all_read_ns;    /* when there was none such; the watermark passes it only then */
 	struct namespaces namespaces;
 	struct buf translated;   /* one record of another namespace */
 	struct buf restamped;    /* one record that said it was of a time to come */
@@ -80,6 +82,7 @@ struct collector {
 	uint64_t lost, voided;
 	uint64_t no_lane_seen;
 	uint64_t own_offset;     /* of the recorder's own lane */
+	const char *secret_words; /* hidden in what is read of /proc; NULL: nothing is */
 	struct gap gaps[64];     /* since the last cut */
 	size_t ngaps;
 	/* told of processes: a new lane, an image that began */

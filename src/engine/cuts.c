@@ -9,6 +9,8 @@
 #include "base/mark.h"
 #include "engine/look.h"
 
+#define UNHEARD_NS 1000000000u /* how long a program may take to be loaded */
+
 /* Until all that is stamped up to time_ns has been applied; false when a call
  * under way holds that back for too long. */
 bool cuts_drain_beyond(struct recorder *r, uint64_t time_ns)
@@ -37,6 +39,17 @@ static void found_child(struct recorder *r, uint32_t pid, uint32_t parent)
 	follow_report_uninjected(r, pid, parent);
 }
 
+/* The command lives, and has not said a word since long before: its visitor could not begin. */
+static void root_unheard(struct recorder *r)
+{
+	struct followed *p = r->root_known && !r->o->host ? followed_find(r, (uint32_t)r->root_pid) : NULL;
+
+	if (p == NULL || mono_now_ns() - r->began_mono_ns < UNHEARD_NS)
+		return;
+	p->uninjected = p->uninjected || (collect_lanes(&r->c, p->pid) == 0 && model_process(r->c.model, p->pid) == NULL);
+	found_child(r, p->pid, 0);
+}
+
 /* Two looks at every process, and what they say that the hooks did not: facts
  * of the instant that is returned, which the model has reached.  0: it could
  * not be reached, and nothing is believed. */
@@ -53,7 +66,7 @@ uint64_t cuts_look_around(struct recorder *r)
 		if (p->exited_ns == 0)
 			look_begin(&looks[n++], &r->c, p->pid);
 	for (size_t i = 0; i < n; i++)
-		look_agree(&looks[i]);
+		look_agree(&looks[i], &r->c);
 	stamp = clock_stamp(&r->c.clock);
 	if (!cuts_drain_beyond(r, clock_time(&r->c.clock, stamp)))
 		stamp = 0;
@@ -65,6 +78,7 @@ uint64_t cuts_look_around(struct recorder *r)
 		look_done(&looks[i]);
 	}
 	free(looks);
+	root_unheard(r);
 	collect_apply(&r->c);
 	return stamp;
 }
@@ -260,8 +274,10 @@ void cuts_automatic(struct recorder *r)
 	bool due = r->interval_ns && mono_now_ns() >= r->next_cut_mono_ns;
 
 	if (!r->started) {
-		if (model_processes_seen(r->c.model) == 0)
+		if (model_processes_seen(r->c.model) == 0) {
+			root_unheard(r);
 			return;
+		}
 		r->started = true;
 		cuts_make(r, ORIGIN_START);
 		return;

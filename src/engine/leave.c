@@ -83,6 +83,8 @@ static void host_ended(struct recorder *r)
 		if (p->exited_ns)
 			follow_report_ended(r, p, false, 0);
 	sample_heap(&r->c, h->pid, 0);
+	if (!r->host_seen && r->o->command && (int)h->pid == r->root_pid)
+		follow_report_unheard(r, h->pid, 0);
 	collect_report(&r->c, &c);
 	if ((int)h->pid == r->root_pid) {
 		r->root_ended = h->has_status;
@@ -113,6 +115,8 @@ bool host_leaves(struct recorder *r)
 		drain_out(r);
 	else
 		cuts_drain_beyond(r, clock_now(&r->c.clock));
+	if (finish && r->c.unread)
+		return true; /* for the next command to read */
 	collect_apply_all(&r->c);
 	follow_known(r);
 	follow_events(r);

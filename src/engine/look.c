@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "engine/sample.h"
+#include "engine/secrets.h"
 
 static char *read_proc(uint32_t pid, const char *name, size_t *ret_n)
 {
@@ -28,18 +29,26 @@ static char *read_proc(uint32_t pid, const char *name, size_t *ret_n)
 	return buf_cstr(&b);
 }
 
-char *look_cmdline(uint32_t pid, size_t *ret_len)
+char *look_cmdline(const char *words, uint32_t pid, size_t *ret_len)
 {
-	char *s = read_proc(pid, "cmdline", ret_len);
+	size_t n = 0;
+	_cleanup_free_ char *s = read_proc(pid, "cmdline", &n);
+	struct buf line = BUF_INIT;
+	const char *before = NULL;
 
 	if (s == NULL)
 		return NULL;
-	while (*ret_len && (s[*ret_len - 1] == 0 || s[*ret_len - 1] == ' '))
-		--*ret_len;
-	for (size_t i = 0; i < *ret_len; i++)
-		if (s[i] == 0)
-			s[i] = ' ';
-	return s;
+	while (n && (s[n - 1] == 0 || s[n - 1] == ' '))
+		n--;
+	s[n] = 0; /* read_proc() leaves room for it */
+	for (size_t i = 0; i < n; i += strlen(s + i) + 1) {
+		if (i)
+			buf_byte(&line, ' ');
+		secret_put(&line, words, before, s + i);
+		before = s + i;
+	}
+	*ret_len = line.len;
+	return buf_cstr(&line);
 }
 
 static bool parse_stat(const char *s, uint32_t *ppid, uint64_t *start, char comm[32], char *state, uint64_t *utime,
@@ -251,7 +260,7 @@ void look_begin(struct look *l, struct collector *c, uint32_t pid)
 	}
 	free(list);
 	l->cwd = read_link(pid, "cwd", -1, &n);
-	l->cmdline = look_cmdline(pid, &l->cmdline_len);
+	l->cmdline = look_cmdline(c->secret_words, pid, &l->cmdline_len);
 	stat = read_proc(pid, "stat", &len);
 	if (stat)
 		parse_stat(stat, &ppid, &l->start_ticks, comm, &l->state, &l->utime_ticks, &l->rss_pages);
@@ -260,7 +269,7 @@ void look_begin(struct look *l, struct collector *c, uint32_t pid)
 }
 
 /* The second look: marks what is as it was. */
-void look_agree(struct look *l)
+void look_agree(struct look *l, const struct collector *c)
 {
 	uint32_t n;
 	size_t len = 0;
@@ -294,7 +303,7 @@ void look_agree(struct look *l)
 	s = read_link(l->pid, "cwd", -1, &n);
 	l->cwd_agreed = s && l->cwd && strcmp(s, l->cwd) == 0;
 	free(s);
-	s = look_cmdline(l->pid, &len);
+	s = look_cmdline(c->secret_words, l->pid, &len);
 	l->cmdline_agreed = s && l->cmdline && len == l->cmdline_len && memcmp(s, l->cmdline, len) == 0;
 	free(s);
 }
@@ -423,9 +432,7 @@ static void report_texts(struct look *l, struct collector *c, uint64_t stamp)
 	if (l->cwd_agreed && !(cwd && cwd->time_ns >= l->since_ns) &&
 	    !(cwd && text_equals(value_get(&cwd->value, "value"), l->cwd, strlen(l->cwd))))
 		proc_report(c, stamp, l->pid, (struct change){ .kind = CWD, .name = BYTES(l->cwd, strlen(l->cwd)) });
-	/* A command line holds what the visitor redacted: told only when it is not the same text. */
-	if (l->cmdline_agreed && l->cmdline_len && !text_equals(now, l->cmdline, l->cmdline_len) &&
-	    !(now && now->type == VALUE_STRING && memmem(now->bytes, now->n, "<redacted>", 10)))
+	if (l->cmdline_agreed && l->cmdline_len && !text_equals(now, l->cmdline, l->cmdline_len))
 		proc_report(c, stamp, l->pid, (struct change){ .kind = TITLE, .value = BYTES(l->cmdline, l->cmdline_len) });
 	if (p && p->agent && l->start_ticks && !value_get(&p->agent->value, "startTicks"))
 		proc_report(c, stamp, l->pid, (struct change){ .kind = PROCESS_SEEN, .start_ticks = l->start_ticks });

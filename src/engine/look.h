@@ -44,7 +44,7 @@ struct look {
 };
 
 void look_begin(struct look *l, struct collector *c, uint32_t pid);
-void look_agree(struct look *l);
+void look_agree(struct look *l, const struct collector *c);
 /* Reports differences as Changes of source PROC, stamped `stamp`. */
 void look_report(struct look *l, struct collector *c, uint64_t stamp);
 void look_done(struct look *l);
@@ -54,7 +54,7 @@ bool look_stat(uint32_t pid, uint32_t *ret_ppid, uint64_t *ret_start_ticks, char
 /* Every thread of `pid` but `tid` has ended, the first one with *ret_status (a
  * wait status); cheap while that one lives. */
 bool look_is_last_thread(uint32_t pid, uint32_t tid, int *ret_status);
-/* The command line with spaces for NULs, malloc'd; NULL when gone. */
-char *look_cmdline(uint32_t pid, size_t *ret_len);
+/* The command line with spaces for NULs and without secrets, malloc'd; NULL when gone. */
+char *look_cmdline(const char *secret_words, uint32_t pid, size_t *ret_len);
 
 #endif

@@ -13,6 +13,7 @@
 #include "base/mark.h"
 #include "base/timefmt.h"
 #include "engine/salvage.h"
+#include "engine/secrets.h"
 
 void prepare_store_options(const struct config *c, struct store_options *ret)
 {
@@ -54,31 +55,42 @@ int prepare_name(struct prepared *p, const struct config *c, const char *name, c
 	return 0;
 }
 
-char *prepare_command_line(char *const *argv)
+/* As a shell would want it, without what is secret. */
+static void put_argument(struct buf *b, const char *s)
 {
+	bool quote = *s == 0 || strpbrk(s, " \t\n'\"\\$&|;<>()*?");
+
+	if (quote)
+		buf_byte(b, '\'');
+	for (; *s; s++)
+		if (*s == '\'')
+			buf_str(b, "'\\''");
+		else
+			buf_byte(b, (uint8_t)*s);
+	if (quote)
+		buf_byte(b, '\'');
+}
+
+char *prepare_command_line(const struct config *c, char *const *argv)
+{
+	char room[BOARD_WORDS_BYTES];
+	const char *words = secret_words_of(c, room);
+	_cleanup_buf_ struct buf open = BUF_INIT;
 	struct buf b = BUF_INIT;
 
 	for (size_t i = 0; argv[i]; i++) {
-		bool quote = argv[i][0] == 0 || strpbrk(argv[i], " \t\n'\"\\$&|;<>()*?");
-
+		buf_reset(&open);
+		secret_put(&open, words, i ? argv[i - 1] : NULL, argv[i]);
 		if (i)
 			buf_byte(&b, ' ');
-		if (quote)
-			buf_byte(&b, '\'');
-		for (const char *s = argv[i]; *s; s++)
-			if (*s == '\'')
-				buf_str(&b, "'\\''");
-			else
-				buf_byte(&b, (uint8_t)*s);
-		if (quote)
-			buf_byte(&b, '\'');
+		put_argument(&b, buf_cstr(&open));
 	}
 	return buf_cstr(&b);
 }
 
 static int begin_record(struct prepared *p, char *const argv[])
 {
-	_cleanup_free_ char *command = prepare_command_line(argv);
+	_cleanup_free_ char *command = prepare_command_line(p->config, argv);
 	struct session_meta m = {
 		.name = p->name, .command = command, .profile = p->config->profile, .boot_id = p->session.board->boot_id,
 		.note = "", .exit_status = -1,

@@ -18,7 +18,7 @@ struct prepared {
 };
 
 /* A command as one would type it. */
-char *prepare_command_line(char *const *argv);
+char *prepare_command_line(const struct config *c, char *const *argv);
 /* The store as a configuration wants it. */
 void prepare_store_options(const struct config *c, struct store_options *ret);
 /* Checks the user's name, or NULL or "": `<program>-<pid>-<time>`.  -EINVAL. */

@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/mark.h"
+#include "engine/secrets.h"
 #include "engine/replay.h"
 #include "engine/salvage.h"
 
@@ -27,14 +28,18 @@
 
 /* ---- the end ---- */
 
-static void last_cut(struct recorder *r, int origin)
+/* False: the stage could not be changed for another, and what it holds is not stored. */
+static bool last_cut(struct recorder *r, int origin)
 {
+	bool made = false;
+
 	cuts_own_metrics(r, 0);
 	collect_apply_all(&r->c);
-	for (int i = 0; i < 100 && !cuts_make(r, origin); i++) {
+	for (int i = 0; i < 100 && !(made = cuts_make(r, origin)); i++) {
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
 		flush_again(&r->f);
 	}
+	return made;
 }
 
 static void summarize(struct recorder *r, struct snaptrail_summary *s)
@@ -105,6 +110,8 @@ static bool over(struct recorder *r)
 {
 	if (r->o->host)
 		return host_wish(r) != HOST_GO;
+	if (r->root_ended && r->c.unread && clock_now(&r->c.clock) - r->c.all_read_ns > GRACE_NS)
+		return true; /* the next command may be able to */
 	if (r->processes == NULL && r->root_ended) {
 		collect_apply_all(&r->c);
 		follow_known(r);
@@ -207,7 +214,7 @@ static int take_over(struct recorder *r)
 	}
 	if (e == 0) {
 		collect_find(&r->c);
-		salvage_skip(&r->c, &left);
+		e = salvage_skip(&r->c, &left);
 	}
 	salvage_done(&left, e == 0);
 	n = store_snapshot_count(r->o->store, id);
@@ -243,11 +250,12 @@ static int recorder_begin(struct recorder *r)
 	r->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (r->epoll < 0)
 		return fail(-errno, "epoll_create1: %s", strerror(errno));
-	if (r->control >= 0)
-		epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->control, &e);
+	if (r->control >= 0 && epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->control, &e) < 0)
+		return fail(-errno, "epoll_ctl: %s", strerror(errno));
 	r->c.process_seen = follow_seen;
 	r->c.snapshot_wanted = cuts_on_wanted;
 	r->c.arg = r;
+	r->c.secret_words = secret_words_of(r->o->config, r->secret_words);
 	r->next_cut_mono_ns = r->began_mono_ns + r->interval_ns;
 	if (r->o->resume) {
 		r->root_pid = session_root_pid(r->o->session);
@@ -276,7 +284,7 @@ static void never_began(struct recorder *r)
 /* False: it goes on elsewhere.  Not all stored: the session stays for a salvage. */
 static bool record(struct recorder *r, struct snaptrail_summary *s, bool *ret_stored)
 {
-	bool stored;
+	bool cut, stored;
 
 	loop(r);
 	if (r->o->host && !host_leaves(r)) {
@@ -285,9 +293,9 @@ static bool record(struct recorder *r, struct snaptrail_summary *s, bool *ret_st
 	}
 	__atomic_store_n(&r->f.ending, true, __ATOMIC_RELEASE);
 	MARK("end seen");
-	last_cut(r, end_origin(r));
+	cut = !r->c.unread && last_cut(r, end_origin(r));
 	MARK("last cut made");
-	stored = flush_wait(&r->f);
+	stored = flush_wait(&r->f) && cut;
 	MARK("last cut stored");
 	if (stored)
 		session_over(r);
@@ -295,7 +303,8 @@ static bool record(struct recorder *r, struct snaptrail_summary *s, bool *ret_st
 	summarize(r, s);
 	flush_stop(&r->f);
 	if (!stored)
-		snprintf(s->error, sizeof s->error, "%.180s; what waits is salvaged by the next command that finds room", flush_status(&r->f).error);
+		snprintf(s->error, sizeof s->error, "%.180s; what waits is salvaged by the next command that finds room",
+			 r->c.unread ? "a ring could not be read" : flush_status(&r->f).error);
 	*ret_stored = stored;
 	return true;
 }

@@ -32,6 +32,7 @@ struct recorder_options {
 	const struct clock *clock;
 	const char *session_name;
 	const char *const *tags; /* for the first snapshot */
+	char *const *command;    /* of the session's first process; NULL unknown */
 	int control;             /* socket to `run`, -1 none */
 	struct host *host;       /* on a thread of this process, with one thread for all; NULL: a process of its own */
 	bool resume;             /* the session goes on where a recorder that is gone left it */

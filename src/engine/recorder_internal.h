@@ -40,6 +40,7 @@ struct recorder {
 	char last_id[17];
 	uint32_t uninjected;
 	struct wanted wanted;    /* snapshots that programs asked for */
+	char secret_words[BOARD_WORDS_BYTES];
 };
 
 /* ---- follow.c ---- */
@@ -52,6 +53,8 @@ void follow_report_ended(struct recorder *r, struct followed *p, bool known, int
 void follow_known(struct recorder *r);
 uint32_t follow_living(const struct recorder *r);
 void follow_settle(struct recorder *r);
+/* The first process had not said a word; stamp 0: now. */
+void follow_report_unheard(struct recorder *r, uint32_t pid, uint64_t stamp);
 void follow_report_uninjected(struct recorder *r, uint32_t pid, uint32_t parent);
 void follow_events(struct recorder *r);
 

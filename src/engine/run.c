@@ -191,7 +191,7 @@ static void recorder_child(struct front *f)
 {
 	struct recorder_options o = { .config = f->p.config, .store = f->p.store, .session = &f->p.session,
 				      .clock = &f->p.clock, .session_name = f->p.name, .tags = f->o->tags,
-				      .control = f->control[1] };
+				      .command = f->o->argv, .control = f->control[1] };
 	int e;
 
 	setsid();

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -22,10 +24,11 @@ static int by_serial(const void *a, const void *b)
 	return x->serial < y->serial ? -1 : x->serial > y->serial;
 }
 
-static size_t find_stages(const char *folder, struct old_stage **ret)
+static int find_stages(const char *folder, struct old_stage **ret, size_t *ret_n)
 {
 	struct dir d;
 	size_t n = 0;
+	int e;
 
 	*ret = NULL;
 	dir_open(&d, folder);
@@ -37,27 +40,40 @@ static size_t find_stages(const char *folder, struct old_stage **ret)
 		snprintf((*ret)[n].path, sizeof (*ret)[n].path, "%s/%s", folder, name);
 		n++;
 	}
+	e = d.error;
 	dir_close(&d);
 	if (n)
 		qsort(*ret, n, sizeof **ret, by_serial);
-	return n;
+	*ret_n = n;
+	return e ? fail(-e, "%s: %s", folder, strerror(e)) : 0;
 }
 
-static bool stage_map(struct stage *s, const char *path)
+/* -EBADMSG: it is no stage, or one that was never finished. */
+static int stage_map(struct stage *s, const char *path)
 {
+	struct stat st;
+	int e = 0;
+
 	*s = (struct stage){ .fd = open(path, O_RDWR | O_CLOEXEC) };
-	if (s->fd < 0)
-		return false;
-	s->h = stage_is_whole(s->fd) ? mmap(NULL, STAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0) : MAP_FAILED;
-	if (s->h == MAP_FAILED || s->h->magic != STAGE_MAGIC) {
-		if (s->h != MAP_FAILED)
-			munmap(s->h, STAGE_BYTES);
+	if (s->fd < 0 || fstat(s->fd, &st) < 0)
+		e = -errno;
+	else if (!stage_is_whole(s->fd))
+		e = -EBADMSG;
+	s->h = e ? MAP_FAILED : mmap(NULL, STAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+	if (e == 0 && s->h == MAP_FAILED)
+		e = -errno;
+	if (e == 0 && s->h->magic != STAGE_MAGIC) {
+		munmap(s->h, STAGE_BYTES);
+		e = -EBADMSG;
+	}
+	if (e < 0) {
 		s->h = NULL;
-		close(s->fd);
-		return false;
+		if (s->fd >= 0)
+			close(s->fd);
+		return e == -EBADMSG ? e : fail(e, "%s: %s", path, strerror(-e));
 	}
 	snprintf(s->path, sizeof s->path, "%.319s", path);
-	return true;
+	return 0;
 }
 
 struct tally {
@@ -203,14 +219,19 @@ int salvage_stages(struct store *st, struct session *s, int origin, struct lefto
 	*ret = (struct leftovers){ 0 };
 	store_refresh(st);
 	stored = replay_last_stage(st, s->id);
-	ret->n = find_stages(s->folder, &ret->stages);
+	e = find_stages(s->folder, &ret->stages, &ret->n);
 	ret->next_serial = (ret->n && ret->stages[ret->n - 1].serial > stored ? ret->stages[ret->n - 1].serial : stored) + 1;
 	for (size_t i = 0; i < ret->n && e == 0; i++) {
 		struct tally holds;
 		struct stage stage;
 
-		if (!stage_map(&stage, ret->stages[i].path))
+		e = stage_map(&stage, ret->stages[i].path);
+		if (e == -EBADMSG) {
+			e = 0;
 			continue;
+		}
+		if (e < 0)
+			break;
 		holds = count(stage.h);
 		ret->newest = *stage.h;
 		ret->latest_ns = latest(ret->latest_ns, holds.latest_ns);
@@ -223,16 +244,20 @@ int salvage_stages(struct store *st, struct session *s, int origin, struct lefto
 	return e;
 }
 
-void salvage_skip(struct collector *c, const struct leftovers *l)
+int salvage_skip(struct collector *c, const struct leftovers *l)
 {
 	for (size_t i = 0; i < l->n; i++) {
 		struct stage old;
+		int e = stage_map(&old, l->stages[i].path);
 
-		if (stage_map(&old, l->stages[i].path)) {
+		if (e == 0) {
 			collect_skip(c, old.h);
 			stage_close(&old);
+		} else if (e != -EBADMSG) {
+			return e;
 		}
 	}
+	return 0;
 }
 
 void salvage_done(struct leftovers *l, bool remove)
@@ -297,8 +322,9 @@ static int drain_rest(struct store *st, struct session *s, const struct leftover
 	s->board->sleeping = 0;
 	MARK("salvage: rest begun");
 	collect_find(&c);
-	salvage_skip(&c, l);
-	e = drain_all(st, s, &c, heard_ns);
+	e = salvage_skip(&c, l);
+	if (e == 0)
+		e = drain_all(st, s, &c, heard_ns);
 	*ret_lives = anyone_lives(&c);
 	if (e == 0 && !*ret_lives)
 		sample_last(&c, heard_ns);
@@ -307,6 +333,8 @@ static int drain_rest(struct store *st, struct session *s, const struct leftover
 			v->dead = true;
 	if (e == 0)
 		e = drain_all(st, s, &c, heard_ns);
+	if (e == 0 && c.unread)
+		e = fail(-EAGAIN, "a ring in %s could not be read", s->folder);
 	holds = count(c.stage.h);
 	latest_ns = latest(l->latest_ns, holds.latest_ns);
 	if (e == 0 && (holds.changes || c.ngaps || (!*ret_lives && latest_ns > last_stored(st, s->id))))

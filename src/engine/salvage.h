@@ -31,8 +31,8 @@ int salvage_all(struct store *store);
 
 /* Each stage that is not stored yet becomes a snapshot of `origin`. */
 int salvage_stages(struct store *store, struct session *s, int origin, struct leftovers *ret);
-/* Lanes go on behind what the stages hold. */
-void salvage_skip(struct collector *c, const struct leftovers *l);
+/* Lanes go on behind what the stages hold.  A negative errno: a stage could not be read. */
+int salvage_skip(struct collector *c, const struct leftovers *l);
 /* Frees the list; with `remove` the files go too. */
 void salvage_done(struct leftovers *l, bool remove);
 /* A clock that goes on where the dead recorder's was. */

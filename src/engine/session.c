@@ -2,7 +2,6 @@
  * Called by `run` before anything starts, by salvage, and by live readers. */
 #include "engine/session.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -22,6 +21,7 @@
 #include "base/err.h"
 #include "base/mark.h"
 #include "engine/namespace.h"
+#include "engine/secrets.h"
 
 #define ORPHAN_S 60
 #define LEASE_TRIES 20
@@ -124,44 +124,6 @@ static int live_folder(struct session *s, size_t root, bool roomy)
 	return 0;
 }
 
-/* A pattern `*SECRET*` as the visitor looks for it: its longest literal part,
- * in lower case. */
-static size_t word_of(const char *pattern, char *out, size_t cap)
-{
-	const char *best = pattern;
-	size_t len = 0;
-
-	for (const char *p = pattern; *p;) {
-		size_t n = strcspn(p, "*?");
-
-		if (n > len) {
-			best = p;
-			len = n;
-		}
-		p += n;
-		p += *p != 0;
-	}
-	if (len > cap)
-		len = cap;
-	for (size_t i = 0; i < len; i++)
-		out[i] = (char)tolower((unsigned char)best[i]);
-	return len;
-}
-
-static void board_set_words(struct board *b, char *const *patterns)
-{
-	char *p = board_words(b), *end = p + BOARD_WORDS_BYTES - 2;
-
-	for (; patterns && *patterns && end - p > 64; patterns++) {
-		size_t n = word_of(*patterns, p, 60);
-
-		if (n) {
-			p += n;
-			*p++ = 0;
-		}
-	}
-}
-
 static uint32_t groups_of(const struct config *c)
 {
 	return (c->hooks_process ? GROUP_PROCESS : 0u) | (c->hooks_thread ? GROUP_THREAD : 0u) |
@@ -235,7 +197,7 @@ static int board_create(struct session *s, const struct config *c, const struct 
 	b->slots = BOARD_SLOTS;
 	b->pid_ns = namespace_here();
 	b->size_bytes = BOARD_BYTES;
-	board_set_words(b, c->patterns);
+	secret_words_of(c, board_words(b));
 	board_set_devices(b);
 	MARK("board filled");
 	b->version = BOARD_VERSION;

@@ -485,7 +485,7 @@ static int case_forking_threads(char **a)
 	return 0;
 }
 
-/* Moves the stamps of its own reports by half an hour or so and more, until it is read. */
+/* Moves the stamps of its own reports by days or months, until they are read. */
 static int case_future(char **a)
 {
 	char line[600], path[500];
@@ -505,12 +505,50 @@ static int case_future(char **a)
 		/* Of the fixed shape: field 1 of 8 bytes, then field 2. */
 		for (int k = 0; i % 20 == 0 && k < n; k++)
 			for (uint8_t *p = from[k]; p + 12 < to[k]; p++)
-				if (p[0] == 9 && p[9] == 16 && p[5] < 0x80) {
-					p[6] |= later;
+				if (p[0] == 9 && p[9] == 16 && !(p[7] & later)) {
+					p[7] |= later;
 					moved++;
 				}
 	}
 	return printf("%d\n", moved > 0) < 0;
+}
+
+static void *opening(void *p)
+{
+	for (int i = 0; i < 3; i++)
+		close(open("/dev/null", O_RDONLY));
+	return p;
+}
+
+/* Some of everything, and enough of it to need more room. */
+static int case_everything(char **a)
+{
+	int status, last = atoi(a[0]);
+	char v[16];
+	pthread_t t;
+	pid_t pid;
+
+	for (int i = 1; i <= last; i++) {
+		snprintf(v, sizeof v, "%d", i);
+		setenv("COUNT", v, 1);
+		if (i % 500 == 0)
+			usleep(1000);
+		if (i != last / 2)
+			continue;
+		pid = fork();
+		if (pid == 0) {
+			setenv("CHILD", "yes", 1);
+			opening(NULL);
+			_exit(3);
+		}
+		waitpid(pid, &status, 0);
+		pthread_create(&t, NULL, opening, NULL);
+		pthread_join(t, NULL);
+		printf("%d %d\n", WEXITSTATUS(status), system("exit 4") >> 8);
+		opening(NULL);
+	}
+	printf("%s\n", getenv("COUNT"));
+	return 7;
 }
 
 static const struct { const char *name; int (*run)(char **); } cases[] = {
@@ -519,7 +557,7 @@ static const struct { const char *name; int (*run)(char **); } cases[] = {
 	CASE(strict), CASE(tsc), CASE(crash), CASE(abort), CASE(overflow), CASE(close_all), CASE(jump), CASE(handler),
 	CASE(storm), CASE(chain), CASE(small_stacks), CASE(cancel), CASE(keys), CASE(limits), CASE(busy), CASE(accept),
 	CASE(reopen), CASE(log), CASE(lives), CASE(forking_threads),
-	CASE(future),
+	CASE(future), CASE(everything),
 };
 
 int main(int argc, char **argv)
