@@ -46,7 +46,7 @@ static bool hosting(void)
 {
 	uint32_t state = __atomic_load_n(&host.state, __ATOMIC_ACQUIRE);
 
-	return (state == HOST_RUNNING || state == HOST_STARTING) && host.pid == (uint32_t)sys0(SYS_getpid);
+	return (state == HOST_RUNNING || state == HOST_STARTING) && host.pid == (sys_forbidden ? visitor.pid : (uint32_t)sys0(SYS_getpid));
 }
 
 static uint64_t now_ns(void) { return stamp_monotonic() & ~STAMP_MONOTONIC; }
@@ -56,7 +56,7 @@ static void host_wishes(uint32_t wish)
 	struct board *b = visitor.board;
 
 	__atomic_store_n(&host.wish, wish, __ATOMIC_SEQ_CST);
-	if (b && !visitor.no_syscalls) {
+	if (b && !sys_forbidden) {
 		__atomic_add_fetch(&b->bell, 1, __ATOMIC_RELEASE);
 		sys4(SYS_futex, (long)&b->bell, FUTEX_WAKE, 1, 0);
 	}
@@ -71,7 +71,7 @@ static uint32_t host_wait(uint32_t was, uint64_t limit_ns)
 	while ((state = __atomic_load_n(&host.state, __ATOMIC_ACQUIRE)) == was && now_ns() < until) {
 		struct timespec ts = { .tv_nsec = 50000000 };
 
-		if (visitor.no_syscalls)
+		if (sys_forbidden)
 			__builtin_ia32_pause();
 		else
 			sys4(SYS_futex, (long)&host.state, FUTEX_WAIT, was, (long)&ts);
@@ -87,7 +87,7 @@ static void *host_main(void *unused)
 	self.ended = true; /* hooks pass through */
 	((host_run_fn)engine_run)(&host);
 	if (host.alone) /* the last thread's status is the process's */
-		sys1(SYS_exit, host.status);
+		sys_call(SYS_exit, host.status, 0, 0, 0, 0, 0);
 	return NULL;
 }
 
@@ -357,7 +357,7 @@ void host_maybe(void)
 	static uint64_t next_ns;
 	uint64_t now;
 
-	if (visitor.board == NULL || !visitor.board->plain || visitor.no_syscalls || main_ended || hosting())
+	if (visitor.board == NULL || !visitor.board->plain || sys_forbidden || main_ended || hosting())
 		return;
 	now = now_ns();
 	if (now < __atomic_load_n(&next_ns, __ATOMIC_RELAXED))
@@ -436,12 +436,12 @@ static bool others_go_on(void)
  * library ends the process with its last thread: that must not be ours. */
 void host_thread_ends(void)
 {
-	uint32_t tid = (uint32_t)sys0(SYS_gettid);
+	uint32_t tid = thread_id();
 	static uint32_t at;
 
 	if (tid == visitor.pid)
 		main_ended = true;
-	if (!main_ended || visitor.no_syscalls || !hosting())
+	if (!main_ended || sys_forbidden || !hosting())
 		return;
 	__atomic_store_n(&ending[__atomic_fetch_add(&at, 1, __ATOMIC_RELAXED) % 64], tid, __ATOMIC_RELEASE);
 	if (!others_go_on())

@@ -533,7 +533,7 @@ EXPORT long syscall(long number, ...)
 		if (a[0] == 1 && a[1] & 1) /* SECCOMP_FILTER_FLAG_TSYNC: the filter would be the engine's too */
 			host_step_aside();
 		if (a[0] == 0 || a[0] == 1)
-			visitor.no_syscalls = true;
+			sys_forbidden = true;
 		if (a[0] == 0) {
 			visitor_tsc_off();
 			visitor_vfork_seen = false; /* no more of them, and no getpid to tell one */

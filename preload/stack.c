@@ -40,6 +40,8 @@
 
 #include "sys.h"
 
+bool sys_forbidden; /* never: who walks is told whether it may call */
+
 #define EXPORT __attribute__((visibility("default")))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)

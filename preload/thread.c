@@ -114,7 +114,7 @@ EXPORT int thrd_create(thrd_t *t, thrd_start_t run, void *arg)
  * threads that started plainly have none. */
 EXPORT void pthread_exit(void *result)
 {
-	if ((uint32_t)sys0(SYS_gettid) == visitor.pid)
+	if (thread_id() == visitor.pid)
 		host_thread_ends();
 	REAL(pthread_exit)(result);
 	__builtin_unreachable();
@@ -169,7 +169,7 @@ EXPORT int prctl(int option, ...)
 		a[i] = va_arg(ap, unsigned long);
 	va_end(ap);
 	if (option == PR_SET_SECCOMP)
-		visitor.no_syscalls = true;
+		sys_forbidden = true;
 	if (option == PR_SET_SECCOMP && a[0] == 1)
 		visitor_vfork_seen = false; /* no more of them, and no getpid to tell one */
 	if ((option == PR_SET_TSC && a[0] == PR_TSC_SIGSEGV) || (option == PR_SET_SECCOMP && a[0] == 1))

@@ -25,6 +25,7 @@ struct visitor visitor;
 bool visitor_vfork_seen;
 bool visitor_refused;
 bool visitor_decided;
+bool sys_forbidden;
 const struct heap_watch *visitor_heap;
 __thread struct visitor_thread self __attribute__((tls_model("initial-exec")));
 
@@ -53,7 +54,7 @@ static uint64_t clock_ns(void)
 
 	if (vdso_clock)
 		vdso_clock(slow_clock, &ts);
-	else if (!visitor.no_syscalls)
+	else if (!sys_forbidden)
 		sys2(SYS_clock_gettime, slow_clock, (long)&ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
@@ -71,13 +72,34 @@ uint64_t stamp_monotonic(void)
 	return stamp | STAMP_MONOTONIC;
 }
 
+/* ---- who we are ---- */
+
+static uint32_t tid_at; /* in what pthread_self() points to: there libc keeps it, in forked children too; 0 unknown */
+
+static uint32_t libc_tid(void)
+{
+	return tid_at ? *(volatile uint32_t *)((char *)pthread_self() + tid_at) : 0;
+}
+
+static void find_tid(uint32_t tid)
+{
+	for (uint32_t at = 128; at < 1024 && tid_at == 0; at += 4)
+		if (*(volatile uint32_t *)((char *)pthread_self() + at) == tid)
+			tid_at = at;
+}
+
+uint32_t thread_id(void) { return sys_forbidden ? libc_tid() : (uint32_t)sys0(SYS_gettid); }
+
+/* A child that is locked in has one thread yet, which has its number. */
+static uint32_t forked_pid(void) { return sys_forbidden ? libc_tid() : (uint32_t)sys0(SYS_getpid); }
+
 /* ---- lanes ---- */
 
 static void ring_doorbell(void)
 {
 	struct board *b = visitor.board;
 
-	if (visitor.no_syscalls || !__atomic_load_n(&b->sleeping, __ATOMIC_RELAXED))
+	if (!__atomic_load_n(&b->sleeping, __ATOMIC_RELAXED))
 		return;
 	if (__atomic_exchange_n(&b->sleeping, 0, __ATOMIC_ACQ_REL)) {
 		__atomic_add_fetch(&b->bell, 1, __ATOMIC_RELEASE);
@@ -200,7 +222,7 @@ static void *file_map(char letter, uint32_t tid, uint32_t serial, uint64_t n, bo
 	void *p = NULL;
 	long fd;
 
-	if (ring_dir[0] == 0 || visitor.no_syscalls || !file_size_allowed(n))
+	if (ring_dir[0] == 0 || sys_forbidden || !file_size_allowed(n))
 		return NULL;
 	ring_path(path, letter, tid, serial);
 	mask = signals_hold();
@@ -394,7 +416,7 @@ static bool thread_begin(void)
 	struct lane *l;
 
 	self.busy = true;
-	self.tid = (uint32_t)sys0(SYS_gettid);
+	self.tid = thread_id();
 	l = lane_for(self.tid);
 	if (l)
 		lane_adopt(l);
@@ -470,7 +492,7 @@ static bool process_begin(void)
 static uint64_t pid_namespace(void)
 {
 	struct statx st;
-	long r = visitor.no_syscalls ? -1 : sys6(SYS_statx, AT_FDCWD, (long)"/proc/self/ns/pid", 0, STATX_INO, (long)&st, 0);
+	long r = sys_forbidden ? -1 : sys6(SYS_statx, AT_FDCWD, (long)"/proc/self/ns/pid", 0, STATX_INO, (long)&st, 0);
 
 	if (r < 0)
 		return UINT64_MAX;
@@ -498,7 +520,7 @@ void visitor_forked(uint64_t stamp)
 	if (visitor.board == NULL || *visitor.generation != 0)
 		return;
 	self.busy = true;
-	visitor.pid = (uint32_t)sys0(SYS_getpid);
+	visitor.pid = forked_pid();
 	visitor_vfork_seen = false;
 	same = in_same_namespace();
 	if (visitor.groups && !visitor.board->closing && process_begin()) {
@@ -524,8 +546,8 @@ bool visitor_enter(void)
 		return visitor.groups != 0;
 	}
 	if (visitor_vfork_seen) {
-		if ((uint32_t)sys0(SYS_getpid) != visitor.pid)
-			return false; /* a vfork child: this memory is its parent's */
+		if (sys_forbidden || (uint32_t)sys0(SYS_getpid) != visitor.pid)
+			return false; /* a vfork child, or who knows: this memory is its parent's */
 		if (!visitor.threads_seen)
 			visitor_vfork_seen = false;
 	}
@@ -580,7 +602,7 @@ static bool stack_emit(const struct change *c) { return report_plain(*c); }
 __attribute__((cold, noinline)) uint64_t stack_here(uint64_t stamp)
 {
 	const struct stack_call call = { .depth = visitor.board->stack_depth, .stamp = stamp,
-					 .may_call = !visitor.no_syscalls, .emit = stack_emit,
+					 .may_call = !sys_forbidden, .emit = stack_emit,
 					 .missed = visitor.board->stacks_missed };
 
 	return stack_walk(&call);
@@ -673,6 +695,7 @@ bool visitor_join(const char *path, int argc, char **argv, char **env)
 		return false;
 	visitor.generation = generation_page;
 	visitor.pid = (uint32_t)sys0(SYS_getpid);
+	find_tid((uint32_t)sys0(SYS_gettid));
 	visitor.use_tsc = b->use_tsc;
 	if (tsc_forbidden())
 		visitor_tsc_off();

@@ -63,7 +63,6 @@ struct visitor {
 	uint32_t stack_groups;     /* of them with a call stack; 0 without the object that walks */
 	bool use_tsc;
 	bool threads_seen;         /* counters need locked adds */
-	bool no_syscalls;          /* a strict seccomp filter is on: no ring, no doorbell */
 	uint32_t pid;
 	uint64_t image;            /* when this image, or this forked child, began */
 	uint64_t pid_ns;           /* of pid, as in struct lane */
@@ -109,6 +108,8 @@ static inline __attribute__((always_inline)) bool reporting(uint32_t group)
 }
 
 uint64_t stamp_monotonic(void);
+/* Of the calling thread; 0 when it may not be asked for and libc's place is unknown. */
+uint32_t thread_id(void);
 
 static inline __attribute__((always_inline)) uint64_t stamp_now(void)
 {
