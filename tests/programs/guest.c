@@ -456,6 +456,7 @@ static int case_lives(char **a)
 }
 
 static int forks_each;
+static pthread_barrier_t all_forked; /* each has a lane of its own until all have */
 
 static void *forking(void *p)
 {
@@ -469,18 +470,20 @@ static void *forking(void *p)
 		waitpid(pid, NULL, 0);
 		dprintf(1, "%d\n", (int)pid);
 	}
+	pthread_barrier_wait(&all_forked);
 	return p;
 }
 
 static int case_forking_threads(char **a)
 {
 	pthread_t t[64];
-	int n = atoi(a[0]);
+	int n = atoi(a[0]) < 64 ? atoi(a[0]) : 64;
 
 	forks_each = atoi(a[1]);
-	for (int i = 0; i < n && i < 64; i++)
+	pthread_barrier_init(&all_forked, NULL, (unsigned)n);
+	for (int i = 0; i < n; i++)
 		pthread_create(&t[i], NULL, forking, NULL);
-	for (int i = 0; i < n && i < 64; i++)
+	for (int i = 0; i < n; i++)
 		pthread_join(t[i], NULL);
 	return 0;
 }
