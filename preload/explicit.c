@@ -425,7 +425,7 @@ INLINE uint64_t holds(uint64_t word, uint8_t c)
 	return (word - 0x0101010101010101ull) & ~word & 0x8080808080808080ull;
 }
 
-/* Is there a "=" or ":", without which no NAME=secret? */
+/* Is there a "=", ":" or "-", without which no NAME=secret or --name secret? */
 static bool may_tell(const char *s, uint32_t n)
 {
 	uint64_t word, seen = 0;
@@ -433,10 +433,10 @@ static bool may_tell(const char *s, uint32_t n)
 
 	for (; n - at > 8; at += 8) {
 		__builtin_memcpy(&word, s + at, 8);
-		seen |= holds(word, '=') | holds(word, ':');
+		seen |= holds(word, '=') | holds(word, ':') | holds(word, '-');
 	}
 	word = key_tail(s + at, n - at, at);
-	return seen | holds(word, '=') | holds(word, ':');
+	return seen | holds(word, '=') | holds(word, ':') | holds(word, '-');
 }
 
 static struct bytes text_veiled(struct bytes b, struct veil *veil)

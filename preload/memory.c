@@ -9,7 +9,7 @@ static void env_set(const char *name, uint32_t n, const char *value)
 
 	if (redact_name(name, n))
 		v = BYTES("<redacted>", 10);
-	else if (visitor.board->redact && (__builtin_strchr(value, '=') || __builtin_strchr(value, ':')))
+	else if (visitor.board->redact && value[__builtin_strcspn(value, "=:-")])
 		v = BYTES(out, redact_text(value, v.n, out, sizeof out));
 	if (v.n > 1024)
 		v.n = 1024;

@@ -59,13 +59,16 @@ static uint64_t clock_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-/* Each later than the one before, of whichever thread: the coarse clock stands still for
- * milliseconds, and what follows another fact of the same instant would be taken for older. */
+/* Of the coarse clock, which stands still for milliseconds, each later than the one before,
+ * of whichever thread: what follows another fact of the same instant would be taken for older. */
 uint64_t stamp_monotonic(void)
 {
 	static uint64_t last;
-	uint64_t now = clock_ns(), before = __atomic_load_n(&last, __ATOMIC_RELAXED), stamp;
+	uint64_t now = clock_ns(), before, stamp;
 
+	if (vdso_clock && slow_clock == CLOCK_MONOTONIC)
+		return now | STAMP_MONOTONIC;
+	before = __atomic_load_n(&last, __ATOMIC_RELAXED);
 	do
 		stamp = now > before ? now : before + 1;
 	while (!__atomic_compare_exchange_n(&last, &before, stamp, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
@@ -83,7 +86,7 @@ static uint32_t libc_tid(void)
 
 static void find_tid(uint32_t tid)
 {
-	for (uint32_t at = 128; at < 1024 && tid_at == 0; at += 4)
+	for (uint32_t at = 128; tid > 255 && at < 1024 && tid_at == 0; at += 4) /* small numbers stand in many places */
 		if (*(volatile uint32_t *)((char *)pthread_self() + at) == tid)
 			tid_at = at;
 }
@@ -389,16 +392,17 @@ uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos)
 
 /* ---- threads and processes ---- */
 
+/* Of a thread whose number is known. */
 static struct lane *lane_for(uint32_t tid)
 {
 	struct lane *l = NULL;
 
-	for (size_t i = 0; i < sizeof spare_lanes / sizeof *spare_lanes && !l; i++)
+	for (size_t i = 0; tid && i < sizeof spare_lanes / sizeof *spare_lanes && !l; i++)
 		if (__atomic_load_n(&spare_lanes[i], __ATOMIC_RELAXED))
 			l = __atomic_exchange_n(&spare_lanes[i], NULL, __ATOMIC_ACQ_REL);
-	if (l == NULL)
+	if (tid && l == NULL)
 		l = slot_claim(tid);
-	if (l == NULL)
+	if (tid && l == NULL)
 		l = ring_make(tid, sane_size(visitor.board->lane_bytes));
 	if (l == NULL) {
 		struct board *b = visitor.board;
@@ -523,7 +527,7 @@ void visitor_forked(uint64_t stamp)
 	visitor.pid = forked_pid();
 	visitor_vfork_seen = false;
 	same = in_same_namespace();
-	if (visitor.groups && !visitor.board->closing && process_begin()) {
+	if (visitor.pid && visitor.groups && !visitor.board->closing && process_begin()) {
 		MARK("child begun");
 		if (same || stamp == 0)
 			REPORT(.kind = PROCESS_FORKED, .stamp = stamp, .pid = visitor.pid, .ppid = same ? parent : 0, .tid = self.tid);
@@ -712,12 +716,22 @@ bool visitor_join(const char *path, int argc, char **argv, char **env)
 	return true;
 }
 
+/* Valgrind hides it, and getauxval() of what is not there is an error. */
+static void *vdso_find(void)
+{
+	int e = errno;
+	void *found = lookup_at(getauxval(AT_SYSINFO_EHDR), "__vdso_clock_gettime");
+
+	errno = e;
+	return found;
+}
+
 __attribute__((constructor)) static void visitor_start(int argc, char **argv, char **env)
 {
 	const char *path = env_value(env, "SNAPTRAIL_BOARD");
 
 	real_ready();
-	vdso_clock = lookup_at(getauxval(AT_SYSINFO_EHDR), "__vdso_clock_gettime"); /* valgrind hides it */
+	vdso_clock = vdso_find();
 	if (path)
 		visitor_join(path, argc, argv, env);
 }
