@@ -8,7 +8,7 @@ import random
 import re
 import subprocess
 
-from lib import HOST, PLAIN, SOURCE, limit, need, program, record, run_argv, skip, snaptrail
+from lib import HOST, PLAIN, SNAPTRAIL, SOURCE, limit, need, program, record, run_argv, skip, snaptrail
 from manners import both, outcome
 
 HOSTS = ("run", "plain", "forensic")
@@ -124,16 +124,28 @@ def test_what_io_uring_does_is_said_to_be_unseen():
 
 # ---- the programs of this machine ----
 
-NOT_THESE = {"reboot", "shutdown", "halt", "poweroff", "init", "telinit", "kexec", "switch_root", "pivot_root", "snaptrail"}
+NOBODY = 65534
+
+
+def as_nobody():
+    """Some programs do what they do whatever they are asked: they shall not be allowed to."""
+    if os.geteuid() == 0:
+        work = os.path.dirname(os.environ["SNAPTRAIL_STORE"])
+        for path in (work, os.getcwd()):
+            os.chown(path, NOBODY, NOBODY)
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    if not os.access(SNAPTRAIL, os.X_OK):
+        skip("nobody may not execute what was built here")
 
 
 def programs():
     found = {}
-    for folder in ("/usr/bin", "/usr/sbin"):
-        for name in sorted(os.listdir(folder)):
-            path = os.path.join(folder, name)
-            if name not in NOT_THESE and not name.startswith("mkfs") and os.path.isfile(path) and os.access(path, os.X_OK):
-                found.setdefault(path if "/alternatives/" in os.path.realpath(path) else os.path.realpath(path), path)
+    for name in sorted(os.listdir("/usr/bin")):
+        path = os.path.join("/usr/bin", name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            found.setdefault(path if "/alternatives/" in os.path.realpath(path) else os.path.realpath(path), path)
     return sorted(found.values())
 
 
@@ -152,9 +164,10 @@ def told(argv):
 @limit(3000 if os.environ.get("TEST_SUITES") == "long" else 90)
 def test_programs_of_this_machine_say_of_themselves_what_they_say_plain():
     seed = int(os.environ.get("TEST_SEED", "0")) or random.randrange(1, 1 << 30)
+    as_nobody()
     paths = programs()
     if os.environ.get("TEST_SUITES") != "long":
-        paths = random.Random(seed).sample(paths, min(25, len(paths)))
+        paths = random.Random(seed).sample(paths, min(15, len(paths)))
     os.environ.update(TERM="dumb", PAGER="cat", PERL_HASH_SEED="0")
     os.environ.pop("DISPLAY", None)
     asked = refused = 0
