@@ -67,7 +67,8 @@ static void note_failure(const struct plan *plan, struct prepared *p, const char
 
 	if (p->config == NULL)
 		p->config = fallback = config_new();
-	m.command = command = prepare_command_line(p->config, plan->argv);
+	command = prepare_command_line(p->config, plan->argv);
+	m.command = command;
 	if (path == NULL || *path == 0)
 		path = p->config->path;
 	prepare_store_options(p->config, &so);
