@@ -152,6 +152,18 @@ static bool known_path(const struct collector *c, const char *path)
 	return false;
 }
 
+/* It could not be opened now: for want of descriptors or memory, say.  What is no ring of
+ * anybody's that we may read, by its kind, owner or mode, is passed over. */
+static bool may_open_later(const char *path)
+{
+	bool denied = errno == EACCES || errno == EPERM;
+	struct stat st;
+
+	if (errno == ENOENT || errno == ELOOP || lstat(path, &st) < 0 || !S_ISREG(st.st_mode))
+		return false;
+	return !denied || (st.st_uid == geteuid() && (st.st_mode & 0600) == 0600);
+}
+
 /* A ring file is taken when its size and header agree.  False: it could not be looked at
  * for want of descriptors or memory, which may pass. */
 static bool ring_take(struct collector *c, const char *path)
@@ -162,7 +174,7 @@ static bool ring_take(struct collector *c, const char *path)
 	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0)
-		return errno == ENOENT || errno == ELOOP;
+		return !may_open_later(path);
 	if (fstat(fd, &st) < 0) {
 		close(fd);
 		return false;

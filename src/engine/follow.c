@@ -3,6 +3,7 @@
 #include "engine/recorder_internal.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -278,7 +279,10 @@ static void poll_processes(struct recorder *r)
 		uint32_t ppid;
 		uint64_t start;
 
-		if (p->exited_ns == 0 && p->pidfd < 0 && !(r->o->host && p->pid == r->o->host->pid) && (!look_stat(p->pid, &ppid, &start, comm, &state) || state == 'Z' || state == 'X'))
+		if (p->exited_ns || p->pidfd >= 0 || (r->o->host && p->pid == r->o->host->pid))
+			continue;
+		if ((kill((pid_t)p->pid, 0) < 0 && errno == ESRCH) ||
+		    (look_stat(p->pid, &ppid, &start, comm, &state) && (state == 'Z' || state == 'X')))
 			follow_exited(r, p);
 	}
 }

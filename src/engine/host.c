@@ -249,7 +249,7 @@ static int run(struct host *h, struct plan *plan)
 	o.session = &plan->p.session;
 	o.clock = &plan->p.clock;
 	o.session_name = plan->p.name;
-	o.command = plan->argv;
+	o.command = o.resume ? NULL : plan->argv;
 	r = recorder_main(&o);
 	if (r < 0)
 		snprintf(h->error, sizeof h->error, "%s", err_detail());

@@ -652,6 +652,29 @@ static void a_ring_file_that_lies_about_its_size_is_not_taken(void)
 	rig_end(&r);
 }
 
+/* The watermark waits for a ring that cannot be opened now, and for nothing else that lies there. */
+static void what_is_no_ring_of_ours_holds_nothing_up(void)
+{
+	const char *const names[] = { "r.1.1.1", "r.2.2.2", "r.3.3.3" };
+	char path[100];
+	struct rig r;
+
+	rig_make(&r, 0);
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(path, sizeof path, "%s/%s", r.t.path, names[i]);
+		CU_ASSERT_EQUAL(i == 0 ? mkdir(path, 0700) : i == 1 ? symlink("/etc/passwd", path) : mkfifo(path, 0), 0);
+	}
+	r.board->rings_ready++;
+	drain(&r);
+	CU_ASSERT_FALSE(r.c.unread);
+	CU_ASSERT(r.c.watermark_ns > 0 && clock_now(&r.c.clock) - r.c.watermark_ns < (uint64_t)SECOND);
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(path, sizeof path, "%s/%s", r.t.path, names[i]);
+		CU_ASSERT_EQUAL(remove(path), 0);
+	}
+	rig_end(&r);
+}
+
 /* ---- the clock ---- */
 
 static void the_clock_s_lines_are_continuous_and_monotonic(void)
@@ -739,6 +762,7 @@ void suite_collect(void)
 	TEST(s, a_lying_lane_never_crashes);
 	TEST(s, what_is_stamped_later_than_now_is_of_now);
 	TEST(s, a_ring_file_that_lies_about_its_size_is_not_taken);
+	TEST(s, what_is_no_ring_of_ours_holds_nothing_up);
 	TEST(s, the_clock_s_lines_are_continuous_and_monotonic);
 	TEST(s, session_time_keeps_with_the_monotonic_clock);
 	TEST(s, a_clock_that_is_resumed_often_keeps_time);
