@@ -172,6 +172,24 @@ def test_each_limit_leaves_the_program_as_it_is():
         assert (p.returncode, p.stdout) == (plain.returncode, plain.stdout), (which, value, plain, p)
 
 
+@supervised
+def test_more_processes_than_the_recorder_may_have_descriptors_live_and_end():
+    """Each that no pidfd could be had for was taken for ended."""
+    p = subprocess.Popen(run_argv("sh", "-c", "for i in $(seq 100); do sleep 60 & p=\"$p $!\"; done; echo up; read x; kill $p; wait", options=("--interval", "100ms")),
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=limited(resource.RLIMIT_NOFILE, 64))
+    assert p.stdout.readline() == b"up\n"
+
+    def sleepers():
+        state = json.loads(subprocess.run([SNAPTRAIL, "show", "live", "--json", "--session", "s"], stdout=subprocess.PIPE).stdout or '{"agents": {}}')
+        return [a for a in state["agents"].values() if a["type"] == "process" and a.get("name") == "sleep"]
+    wait_for(lambda: len(sleepers()) == 100, what="a hundred of them")
+    time.sleep(0.5)
+    assert not [a for a in sleepers() if "endedAt" in a]
+    p.communicate(b"\n", timeout=30)
+    ended = [a for a in show("latest")["agents"].values() if a.get("name") == "sleep" and a["type"] == "process"]
+    assert len(ended) == 100 and all(a.get("signal") == "SIGTERM" for a in ended), (len(ended), ended[0])
+
+
 def test_a_recorder_whose_files_may_not_grow_counts_what_it_cannot_keep():
     counter, ack = program("counter"), os.path.abspath("ack")
     p = subprocess.Popen(run_argv(counter, ack, options=("--profile", "forensic", "--interval", "50ms")), stdin=subprocess.DEVNULL,
