@@ -1,4 +1,5 @@
 """Who may see and change what, and what a program that lies can do to its recorder."""
+import glob
 import json
 import os
 import signal
@@ -16,6 +17,11 @@ def mode_of(path):
     return stat.S_IMODE(os.lstat(path).st_mode)
 
 
+def begun():
+    """A session is named there; one that is just being made has a longer name."""
+    return glob.glob(os.environ["SNAPTRAIL_STORE"] + "/live/" + "?" * 16)
+
+
 def rings_folder():
     live = os.path.join(os.environ["SNAPTRAIL_STORE"], "live")
     (name,) = [n for n in os.listdir(live) if len(n) == 16]
@@ -28,7 +34,7 @@ class Running:
 
     def __init__(self, script="read x", **kw):
         self.p = subprocess.Popen(run_argv("sh", "-c", script, **kw), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        wait_for(lambda: os.path.isdir(os.environ["SNAPTRAIL_STORE"] + "/live") and os.listdir(os.environ["SNAPTRAIL_STORE"] + "/live"))
+        wait_for(begun)
         wait_for(lambda: json.loads(snaptrail("sessions", "--json", code=(0, 1)) or "[]"))
 
     def end(self):
@@ -211,7 +217,7 @@ def test_no_secret_reaches_a_ring_or_the_store():
     code = "import os, subprocess, sys, syslog\n" + "".join("os.putenv('LATER_%s', %r)\n" % (k, v + "-later") for k, v in SECRETS.items()) + \
         "syslog.syslog('login with %s')\n" % "; ".join(TEXTS) + "subprocess.run(['true'] + %r)\nsys.stdin.read()\n" % TEXTS
     p = subprocess.Popen(run_argv("/usr/bin/python3", "-c", code), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-    wait_for(lambda: os.path.isdir(os.environ["SNAPTRAIL_STORE"] + "/live") and os.listdir(os.environ["SNAPTRAIL_STORE"] + "/live"))
+    wait_for(begun)
     wait_for(lambda: "EDITOR" in snaptrail("log", "*/env/*", "-s", "s", "--no-pager", code=(0, 1, 4)))
     time.sleep(0.5)
     rings = b""
