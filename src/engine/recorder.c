@@ -14,9 +14,9 @@
 
 #include "base/err.h"
 #include "base/mark.h"
-#include "engine/secrets.h"
 #include "engine/replay.h"
 #include "engine/salvage.h"
+#include "engine/secrets.h"
 
 #define SLEEP_MIN_NS 100000u
 #define SLEEP_WORK_NS 2000000u   /* while records come */
