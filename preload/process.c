@@ -511,6 +511,27 @@ static void report_blind(const char *what)
 	REPORT(.kind = ENTITY_SET, .table = 3, .name = BYTES(key, n + 6), .entity = BYTES(value, len + 2));
 }
 
+/* seccomp(2).  Without a filter it only asks what the kernel knows. */
+static long seccomp(const long *a)
+{
+	bool strict = a[0] == 0, locks = strict || (a[0] == 1 && a[2]), was = false;
+	long r;
+
+	if (locks && a[1] & 1) /* SECCOMP_FILTER_FLAG_TSYNC: the filter would be the engine's too */
+		was = host_step_aside();
+	if (locks)
+		visitor_locks(strict);
+	r = REAL(syscall)(SYS_seccomp, a[0], a[1], a[2], a[3], a[4], a[5]);
+	if (locks && r < 0) {
+		int e = errno;
+
+		visitor_locks_not();
+		host_again(was);
+		errno = e;
+	}
+	return r;
+}
+
 EXPORT long syscall(long number, ...)
 {
 	long a[6];
@@ -530,15 +551,7 @@ EXPORT long syscall(long number, ...)
 		root_moved = true;
 		break;
 	case SYS_seccomp:
-		if (a[0] == 1 && a[1] & 1) /* SECCOMP_FILTER_FLAG_TSYNC: the filter would be the engine's too */
-			host_step_aside();
-		if (a[0] == 0 || a[0] == 1)
-			sys_forbidden = true;
-		if (a[0] == 0) {
-			visitor_tsc_off();
-			visitor_vfork_seen = false; /* no more of them, and no getpid to tell one */
-		}
-		break;
+		return seccomp(a);
 	case SYS_io_uring_setup:
 		if (reporting(GROUP_RESOURCE))
 			report_blind("io_uring");

@@ -40,7 +40,7 @@
 
 #include "sys.h"
 
-bool sys_forbidden; /* never: who walks is told whether it may call */
+uint32_t sys_forbidden; /* never: who walks is told whether it may call */
 
 #define EXPORT __attribute__((visibility("default")))
 #define likely(x) __builtin_expect(!!(x), 1)

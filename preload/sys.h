@@ -30,10 +30,10 @@ static inline long sys_call(long n, long a, long b, long c, long d, long e, long
 }
 #endif
 
-/* The target has locked itself in and may be killed for any call that is not its own:
- * ours are refused here.  Each object that makes some has one.  (A filter is its
- * thread's: what runs on ours alone goes by sys_call().) */
-extern bool sys_forbidden __attribute__((visibility("hidden")));
+/* How often the target has locked itself in: it may be killed for any call that is not
+ * its own, and ours are refused here.  Each object that makes some has one.  (A filter
+ * is its thread's: what runs on ours alone goes by sys_call().) */
+extern uint32_t sys_forbidden __attribute__((visibility("hidden")));
 
 static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 {

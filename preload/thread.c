@@ -162,19 +162,21 @@ EXPORT int prctl(int option, ...)
 {
 	unsigned long a[4];
 	va_list ap;
+	bool locks;
 	int r;
 
 	va_start(ap, option);
 	for (int i = 0; i < 4; i++)
 		a[i] = va_arg(ap, unsigned long);
 	va_end(ap);
-	if (option == PR_SET_SECCOMP)
-		sys_forbidden = true;
-	if (option == PR_SET_SECCOMP && a[0] == 1)
-		visitor_vfork_seen = false; /* no more of them, and no getpid to tell one */
-	if ((option == PR_SET_TSC && a[0] == PR_TSC_SIGSEGV) || (option == PR_SET_SECCOMP && a[0] == 1))
+	locks = option == PR_SET_SECCOMP && (a[0] == 1 || a[1]);
+	if (locks)
+		visitor_locks(a[0] == 1);
+	if (option == PR_SET_TSC && a[0] == PR_TSC_SIGSEGV)
 		visitor_tsc_off();
 	r = REAL(prctl)(option, a[0], a[1], a[2], a[3]);
+	if (locks && r < 0)
+		visitor_locks_not();
 	if (r == 0 && option == PR_SET_NAME && reporting(GROUP_THREAD))
 		named(self.tid, 0, (const char *)a[0]);
 	return r;

@@ -25,7 +25,7 @@ struct visitor visitor;
 bool visitor_vfork_seen;
 bool visitor_refused;
 bool visitor_decided;
-bool sys_forbidden;
+uint32_t sys_forbidden;
 const struct heap_watch *visitor_heap;
 __thread struct visitor_thread self __attribute__((tls_model("initial-exec")));
 
@@ -43,6 +43,17 @@ void visitor_tsc_off(void)
 	slow_clock = CLOCK_MONOTONIC_COARSE;
 	visitor.use_tsc = false;
 }
+
+void visitor_locks(bool strict)
+{
+	__atomic_fetch_add(&sys_forbidden, 1, __ATOMIC_SEQ_CST);
+	if (strict) {
+		visitor_tsc_off();
+		visitor_vfork_seen = false; /* no more of them, and no getpid to tell one */
+	}
+}
+
+void visitor_locks_not(void) { __atomic_fetch_sub(&sys_forbidden, 1, __ATOMIC_SEQ_CST); }
 
 /* The kernel's own, by the vdso, without a system call.  Not libc's name for it: a
  * preload that tells the program another time would tell us. */

@@ -332,5 +332,9 @@ void datagram_connected(int fd, const struct sockaddr *to, socklen_t n);
 void datagram_sent(const struct iovec *iov, size_t count);
 /* The target may not read the TSC from now on. */
 void visitor_tsc_off(void);
+/* The target is about to lock itself in (strictly: read, write and exit are left), and
+ * did not after all. */
+void visitor_locks(bool strict);
+void visitor_locks_not(void);
 
 #endif

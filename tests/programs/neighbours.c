@@ -10,6 +10,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <pty.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -266,6 +267,25 @@ static int case_filter(char **a)
 	_exit(5);
 }
 
+static void answered(long r) { printf("%ld %d ", r, errno); }
+
+/* What a program does that wants to know which filters there are, or may set none. */
+static int case_asks(char **a)
+{
+	struct sock_fprog none = { 0, NULL };
+	int master, slave;
+
+	(void)a;
+	for (unsigned flags = 0; flags < 2; flags++) { /* the second would be for all threads */
+		answered(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, NULL));
+		answered(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &none));
+	}
+	answered(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL));
+	answered(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &none));
+	putchar('\n');
+	return openpty(&master, &slave, NULL, NULL, NULL); /* what that is, only the kernel can say */
+}
+
 int sd_notify(int unset, const char *state) __attribute__((weak));
 
 /* What is there by chance is taken for a wish. */
@@ -349,7 +369,7 @@ static int case_runpath(char **a)
 
 static const struct { const char *name; int (*run)(char **); } cases[] = {
 #define CASE(n) { #n, case_##n }
-	CASE(names), CASE(atfork), CASE(locks), CASE(alternate_stack), CASE(coroutines), CASE(bare_clone), CASE(filter), CASE(weak),
+	CASE(names), CASE(atfork), CASE(locks), CASE(alternate_stack), CASE(coroutines), CASE(bare_clone), CASE(filter), CASE(asks), CASE(weak),
 	CASE(daemon), CASE(locked_memory), CASE(executions), CASE(runpath),
 };
 

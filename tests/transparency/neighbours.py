@@ -117,6 +117,13 @@ def test_a_filter_that_kills_for_any_other_call_does_not():
     assert "env/THREAD" in log and "env/CHILD" in log, log[-500:]
 
 
+def test_who_sets_no_filter_after_all_is_recorded_as_before():
+    """Our calls are refused from before the program's; they are allowed again if that failed."""
+    assert neighbours("asks") == (0, b"-1 14 -1 22 -1 14 -1 22 -1 14 -1 22 \n")
+    record(NEIGHBOURS, "asks", session="asked")
+    assert "/dev/pts/" in snaptrail("log", "--session", "asked")
+
+
 def test_what_io_uring_does_is_said_to_be_unseen():
     record("/usr/bin/python3", "-c", "import ctypes; ctypes.CDLL(None).syscall(425, 1, ctypes.create_string_buffer(200))")
     assert '+ "io_uring"' in snaptrail("log", "p*/blind#value", "--session", "s")
