@@ -8,6 +8,7 @@
  * there were that could fail and the first that did.  Ends as COMMAND does. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -141,7 +142,15 @@ static void report(void)
 		exit(125);
 }
 
-static void at_entry(struct traced *t, uint64_t nr, uint64_t arg, uint64_t ip)
+/* To wake others takes no time: the kernel never says EINTR, and libc ends who hears it. */
+static bool waits(uint64_t nr, const uint64_t *args)
+{
+	uint64_t op = args[1] & (uint64_t)FUTEX_CMD_MASK;
+
+	return nr != SYS_futex || op == FUTEX_WAIT || op == FUTEX_WAIT_BITSET;
+}
+
+static void at_entry(struct traced *t, uint64_t nr, const uint64_t *args, uint64_t ip)
 {
 	struct user_regs_struct regs;
 	const char *name = NULL;
@@ -152,9 +161,9 @@ static void at_entry(struct traced *t, uint64_t nr, uint64_t arg, uint64_t ip)
 			kind = (enum kind)calls[i].kind;
 			name = calls[i].name;
 		}
-	if (kind == NEVER || (kind == WAITS && how != EINTR) || (kind != WRITES && how == 0) || !is_ours(t, ip))
+	if (kind == NEVER || (kind == WAITS && (how != EINTR || !waits(nr, args))) || (kind != WRITES && how == 0) || !is_ours(t, ip))
 		return;
-	if (nr == SYS_write && arg < 3) /* what is said, and where that goes, is another's */
+	if (nr == SYS_write && args[0] < 3) /* what is said, and where that goes, is another's */
 		return;
 	if (++seen < nth || (seen > nth && !on))
 		return;
@@ -198,7 +207,7 @@ static int stopped(struct traced *t, int status)
 		if (ptrace(PTRACE_GET_SYSCALL_INFO, t->tid, sizeof info, &info) <= 0)
 			return 0;
 		if (info.op == PTRACE_SYSCALL_INFO_ENTRY)
-			at_entry(t, info.entry.nr, info.entry.args[0], info.instruction_pointer);
+			at_entry(t, info.entry.nr, info.entry.args, info.instruction_pointer);
 		else if (info.op == PTRACE_SYSCALL_INFO_EXIT)
 			at_exit(t);
 		return 0;
