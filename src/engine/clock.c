@@ -44,7 +44,7 @@ static void sample(uint64_t *ret_tick, uint64_t *ret_mono)
 	for (int i = 0; i < 5; i++) {
 		uint64_t a = tick_now(), mono = mono_now_ns(), b = tick_now();
 
-		if (b - a < best) {
+		if (i == 0 || b - a < best) {
 			best = b - a;
 			*ret_tick = a + (b - a) / 2;
 			*ret_mono = mono;
