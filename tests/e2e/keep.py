@@ -6,6 +6,8 @@ import time
 
 from lib import SNAPTRAIL, record, run_argv, snaptrail, wait_for
 
+ALONE = True  # a recorder has to keep up with who writes
+
 PYTHON = "/usr/bin/python3"
 
 

@@ -7,6 +7,8 @@ import time
 
 from lib import limit, run_argv, snaptrail, wait_for
 
+ALONE = True  # memory and rates are measured
+
 SECONDS = float(os.environ.get("TEST_SLOPE_S", "10"))
 # Short lives, each with an environment of its own, descriptors, closing what is not open: all that
 # makes entities and ends them.
