@@ -547,6 +547,7 @@ struct snaptrail_summary {
 	uint64_t recorder_cpu_ns, target_cpu_ns;
 	uint32_t remaining;             /* processes that live on with a detached recorder */
 	uint32_t uninjected;            /* seen in /proc alone */
+	bool unheard;                   /* the recorder ended before its command: no number above is known */
 	char error[512];                /* the recorder's last error, "" for none */
 };
 

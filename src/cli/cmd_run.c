@@ -54,27 +54,27 @@ static int start_failed(struct cli *c, int code)
 
 static void summary_json(const struct snaptrail_summary *s)
 {
+	const struct { const char *key; uint64_t n; bool ns; } numbers[] = {
+		{ "duration", s->duration_ns, true }, { "snapshots", s->snapshots, false }, { "changes", s->changes, false },
+		{ "coalesced", s->coalesced, false }, { "lost", s->lost, false }, { "storedBytes", s->stored_bytes, false },
+		{ "rawBytes", s->raw_bytes, false }, { "processes", s->processes, false }, { "threads", s->threads, false },
+		{ "recorderCpu", s->recorder_cpu_ns, true }, { "targetCpu", s->target_cpu_ns, true },
+		{ "remaining", s->remaining, false }, { "uninjected", s->uninjected, false },
+	};
 	struct json j = JSON_INIT(stderr);
 
 	json_open(&j, '{');
 	json_pair_string(&j, "session", s->session);
 	json_pair_string(&j, "store", s->store);
-	json_key(&j, "duration");
-	json_ms(&j, s->duration_ns);
-	json_pair_uint(&j, "snapshots", s->snapshots);
-	json_pair_uint(&j, "changes", s->changes);
-	json_pair_uint(&j, "coalesced", s->coalesced);
-	json_pair_uint(&j, "lost", s->lost);
-	json_pair_uint(&j, "storedBytes", s->stored_bytes);
-	json_pair_uint(&j, "rawBytes", s->raw_bytes);
-	json_pair_uint(&j, "processes", s->processes);
-	json_pair_uint(&j, "threads", s->threads);
-	json_key(&j, "recorderCpu");
-	json_ms(&j, s->recorder_cpu_ns);
-	json_key(&j, "targetCpu");
-	json_ms(&j, s->target_cpu_ns);
-	json_pair_uint(&j, "remaining", s->remaining);
-	json_pair_uint(&j, "uninjected", s->uninjected);
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+		json_key(&j, numbers[i].key);
+		if (s->unheard)
+			json_null(&j);
+		else if (numbers[i].ns)
+			json_ms(&j, numbers[i].n);
+		else
+			json_uint(&j, numbers[i].n);
+	}
 	json_pair_string(&j, "error", *s->error ? s->error : NULL);
 	json_close(&j, '}');
 	json_line(&j);
@@ -121,10 +121,14 @@ static void summary_words(struct cli *c, const struct snaptrail_summary *s)
 	char a[TIME_WORDS], b[TIME_WORDS];
 
 	store = store ? store : "";
-	summary_recorded(s);
-	summary_lost(s);
-	fprintf(stderr, "snaptrail: cost %s of CPU beside the command's %s\n", duration_words(s->recorder_cpu_ns, a),
-		duration_words(s->target_cpu_ns, b));
+	if (s->unheard) {
+		fprintf(stderr, "snaptrail: recorded %s: %s\n", s->session, s->error);
+	} else {
+		summary_recorded(s);
+		summary_lost(s);
+		fprintf(stderr, "snaptrail: cost %s of CPU beside the command's %s\n", duration_words(s->recorder_cpu_ns, a),
+			duration_words(s->target_cpu_ns, b));
+	}
 	fprintf(stderr, "snaptrail: next: snaptrail%s%s show | snaptrail%s%s log | snaptrail%s%s diff first latest\n", flag,
 		store, flag, store, flag, store);
 }

@@ -348,7 +348,9 @@ static void hear(const struct front *f, struct snaptrail_summary *s)
 	if (n != sizeof *s) {
 		memset(s, 0, sizeof *s);
 		snprintf(s->session, sizeof s->session, "%s", f->p.name);
-		snprintf(s->error, sizeof s->error, "the recorder is gone; the next command salvages what was recorded");
+		snprintf(s->store, sizeof s->store, "%s", f->p.config->path ? f->p.config->path : "");
+		s->unheard = true;
+		snprintf(s->error, sizeof s->error, "the recorder ended before its command; the next command of this store salvages what was recorded");
 	}
 }
 

@@ -154,6 +154,25 @@ def test_the_program_goes_on_when_its_recorder_is_killed():
     assert shown and (shown[0] >= last or sessions[0]["lost"] > 0), (last, shown, sessions)
 
 
+def test_run_claims_nothing_of_a_recorder_that_was_killed():
+    code = "import os, sys; print(flush=True); sys.stdin.readline()"
+    for name, options in (("words", ()), ("json", ("--json",))):
+        p = subprocess.Popen([SNAPTRAIL, "run", "--session", name, *options, "--", "python3", "-c", code], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p.stdout.readline()
+        (recorder,) = wait_for(lambda: {recorder_pid()} - {None, p.pid})
+        os.kill(recorder, signal.SIGKILL)
+        wait_for(lambda: gone(recorder))
+        said = p.communicate(b"\n", timeout=30)[1].decode()
+        assert p.returncode == 0 and "salvages" in said, said
+        if options:
+            s = json.loads(said)
+            assert s["store"] and s["session"] == name and s["lost"] is None and s["processes"] is None, s
+        else:
+            assert "lost" not in said and "0 " not in said, said
+        assert "python3" in [a.get("name") for a in show("latest", session=name)["agents"].values()]
+
+
 def test_a_session_whose_recorder_was_killed_can_go_on_under_its_name():
     interrupted(["recorder", "target"])
     subprocess.run(run_argv("sh", "-c", "exit 3"), stdin=subprocess.DEVNULL, timeout=30)
