@@ -548,6 +548,7 @@ struct snaptrail_summary {
 	uint32_t remaining;             /* processes that live on with a detached recorder */
 	uint32_t uninjected;            /* seen in /proc alone */
 	bool unheard;                   /* the recorder ended before its command: no number above is known */
+	bool unstored;                  /* not all of it is in the store; error says why */
 	char error[512];                /* the recorder's last error, "" for none */
 };
 

@@ -98,12 +98,12 @@ static void summary_lost(const struct snaptrail_summary *s)
 	if (s->lost)
 		fprintf(stderr, "snaptrail: lost %s %s; `snaptrail stats` shows where\n", count_words(s->lost, n),
 			plural(s->lost, "report", "reports"));
-	else
+	else if (!s->unstored)
 		fprintf(stderr, "snaptrail: lost nothing");
 	if (s->coalesced)
-		fprintf(stderr, "%s%s %s of busy keys merged", s->lost ? "snaptrail: " : ", ", count_words(s->coalesced, n),
+		fprintf(stderr, "%s%s %s of busy keys merged", s->lost || s->unstored ? "snaptrail: " : ", ", count_words(s->coalesced, n),
 			plural(s->coalesced, "change", "changes"));
-	if (!s->lost || s->coalesced)
+	if ((!s->lost && !s->unstored) || s->coalesced)
 		fputc('\n', stderr);
 	if (s->uninjected)
 		fprintf(stderr, "snaptrail: %" PRIu32 " %s seen in /proc alone: injection did not take\n", s->uninjected,

@@ -282,6 +282,22 @@ static void never_began(struct recorder *r)
 }
 
 /* False: it goes on elsewhere.  Not all stored: the session stays for a salvage. */
+/* Folders that somebody took away hold nothing any more. */
+static void say_what_is_left(struct recorder *r, bool stored, struct snaptrail_summary *s)
+{
+	const char *store = store_path(r->o->store), *why = r->c.unread ? "a ring could not be read" : flush_status(&r->f).error;
+
+	s->unstored = true;
+	if (store && access(store, F_OK) < 0 && errno == ENOENT)
+		snprintf(s->error, sizeof s->error, "the store was removed while it was recorded into");
+	else if (stored)
+		s->unstored = false;
+	else if (access(r->o->session->folder, F_OK) < 0 && errno == ENOENT)
+		snprintf(s->error, sizeof s->error, "%.180s; its rings were removed, and what waited there is lost", why);
+	else
+		snprintf(s->error, sizeof s->error, "%.180s; what waits is salvaged by the next command that finds room", why);
+}
+
 static bool record(struct recorder *r, struct snaptrail_summary *s, bool *ret_stored)
 {
 	bool cut, stored;
@@ -302,9 +318,7 @@ static bool record(struct recorder *r, struct snaptrail_summary *s, bool *ret_st
 	MARK("session over");
 	summarize(r, s);
 	flush_stop(&r->f);
-	if (!stored)
-		snprintf(s->error, sizeof s->error, "%.180s; what waits is salvaged by the next command that finds room",
-			 r->c.unread ? "a ring could not be read" : flush_status(&r->f).error);
+	say_what_is_left(r, stored, s);
 	*ret_stored = stored;
 	return true;
 }

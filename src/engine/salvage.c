@@ -191,14 +191,14 @@ static int status_of(struct store *st, const char *id, int root)
 	return status;
 }
 
-static void end_session(struct store *st, const struct session *s, uint64_t when, const char *note)
+static int end_session(struct store *st, const struct session *s, uint64_t when, const char *note)
 {
 	int root = session_root_pid(s);
 	struct session_meta m = { .ended_ns = when, .exit_status = status_of(st, s->id, root), .pid = root, .name = "", .command = "", .profile = "",
 				  .boot_id = "", .note = note };
 
 	memcpy(m.id, s->id, sizeof m.id);
-	store_session_end(st, &m);
+	return store_session_end(st, &m);
 }
 
 void salvage_clock(const struct leftovers *l, const struct board *b, struct clock *ret)
@@ -359,6 +359,20 @@ static bool has_ended(struct store *st, const char *id)
 	return false;
 }
 
+/* Its rings are gone for ever: it has ended.  For any other reason they stay for later. */
+static int nothing_to_salvage(struct store *st, struct session *s, int why)
+{
+	bool gone = why == -EOWNERDEAD || why == -ENOENT || why == -EBADMSG;
+	int e = why;
+
+	if (gone)
+		e = has_ended(st, s->id) ? 0 :
+		    end_session(st, s, 0, why == -EOWNERDEAD ? "the machine restarted while it was recorded" :
+							       "its rings were taken away while it was recorded");
+	session_close(s, gone && e == 0);
+	return e;
+}
+
 int salvage_session(struct store *st, const char *pointer)
 {
 	struct session s;
@@ -369,11 +383,8 @@ int salvage_session(struct store *st, const char *pointer)
 
 	if (s.lease < 0)
 		return e == -ENOENT ? 0 : e; /* its recorder has just ended it */
-	if (e < 0) {
-		end_session(st, &s, 0, "the machine restarted while it was recorded");
-		session_close(&s, true);
-		return 0;
-	}
+	if (e < 0)
+		return nothing_to_salvage(st, &s, e);
 	e = salvage_stages(st, &s, ORIGIN_CRASH, &left);
 	if (e == 0)
 		e = drain_rest(st, &s, &left, &lives);
@@ -386,7 +397,7 @@ int salvage_session(struct store *st, const char *pointer)
 
 		if (count && store_snapshot_at(st, s.id, count - 1, &m) == 0)
 			when = m.time_ns;
-		end_session(st, &s, when, "salvaged: its recorder was killed");
+		e = end_session(st, &s, when, "salvaged: its recorder ended before all was stored");
 	}
 	session_close(&s, e == 0 && !lives);
 	return e;

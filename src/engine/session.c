@@ -24,6 +24,7 @@
 #include "engine/secrets.h"
 
 #define ORPHAN_S 60
+#define AWAY_S (24 * 60 * 60)
 #define LEASE_TRIES 20
 #define LEASE_WAIT_NS 5000000
 
@@ -66,6 +67,38 @@ static bool is_orphan(const char *folder)
 	return lstat(folder, &st) == 0 && S_ISDIR(st.st_mode) && st.st_mtime + ORPHAN_S < time(NULL);
 }
 
+/* Its recorder lives, or may: one of another pid namespace cannot be asked. */
+static bool may_live(const char *folder)
+{
+	char path[700];
+	struct board b;
+	bool may;
+	int fd;
+
+	snprintf(path, sizeof path, "%s/board", folder);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return errno != ENOENT;
+	may = pread(fd, &b, sizeof b, 0) != (ssize_t)sizeof b ? !is_orphan(folder) :
+	      b.pid_ns != namespace_here()		       ? b.pid_ns != 0 :
+								 kill((pid_t)b.recorder_pid, 0) == 0 || errno != ESRCH;
+	close(fd);
+	return may;
+}
+
+/* What a folder's link leads to is gone for good, with the store or without it; or it
+ * may only be somewhere else just now, which is believed for a day. */
+static bool is_gone(const char *folder, char *pointer)
+{
+	char *slash = strrchr(pointer, '/');
+	struct stat st;
+
+	if (lstat(pointer, &st) == 0 || errno != ENOENT || slash == NULL)
+		return false;
+	*slash = 0;
+	return lstat(pointer, &st) == 0 || (lstat(folder, &st) == 0 && st.st_mtime + AWAY_S < time(NULL));
+}
+
 /* What nobody can salvage any more: its recorder is dead and its store is gone
  * or never was. */
 static void sweep(const char *parent)
@@ -75,9 +108,7 @@ static void sweep(const char *parent)
 	dir_open(&d, parent);
 	for (const char *name; (name = dir_next(&d));) {
 		char path[600], link[700], target[4400];
-		struct stat st;
 		ssize_t n;
-		int pid;
 
 		snprintf(path, sizeof path, "%s/%s", parent, name);
 		snprintf(link, sizeof link, "%s/pointer", path);
@@ -90,8 +121,8 @@ static void sweep(const char *parent)
 			continue;
 		}
 		target[n] = 0;
-		pid = atoi(target); /* a store in memory: only its recorder knows it */
-		if (pid ? kill(pid, 0) < 0 && errno == ESRCH : lstat(target, &st) < 0 && errno == ENOENT)
+		/* A number: of a store in memory only its recorder knows. */
+		if ((atoi(target) || is_gone(path, target)) && !may_live(path))
 			folder_remove(path);
 	}
 	dir_close(&d);
@@ -239,8 +270,13 @@ static int lease_lock(const char *path, int tries)
 
 static int pointer_text(const struct session *s, char *text, size_t size, int recorder, int root)
 {
-	int n = snprintf(text, size, "folder %s\nboot %.39s\nrecorder %d\n", s->folder, s->board->boot_id, recorder);
+	struct stat st = { 0 };
+	int n;
 
+	if (stat(s->folder, &st) < 0)
+		st.st_dev = 0; /* taken away already */
+	n = snprintf(text, size, "folder %s\nboot %.39s\ndevice %llu\nrecorder %d\n", s->folder, s->board->boot_id,
+		     (unsigned long long)st.st_dev, recorder);
 	return root ? n + snprintf(text + n, size - (size_t)n, "pid %d\n", root) : n;
 }
 
@@ -360,15 +396,68 @@ static int pointer_read(struct session *s, char boot[40])
 {
 	char text[1024] = "";
 
-	if (pread(s->lease, text, sizeof text - 1, 0) < 0 || sscanf(text, "folder %279s\nboot %39s", s->folder, boot) != 2)
+	if (pread(s->lease, text, sizeof text - 1, 0) < 0)
+		return fail(-errno, "%s: %s", s->pointer, strerror(errno));
+	if (sscanf(text, "folder %279s\nboot %39s", s->folder, boot) != 2)
 		return fail(-EBADMSG, "%s: not a session's pointer", s->pointer);
 	return 0;
 }
 
+/* -ENOENT there is none, or it was never finished. */
+static int board_map(struct session *s)
+{
+	char path[320];
+	struct stat st;
+	struct board *b;
+	int fd, r = 0;
+
+	snprintf(path, sizeof path, "%s/board", s->folder);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		r = errno == ENOTDIR ? -ENOENT : -errno;
+		if (fd >= 0)
+			close(fd);
+		return fail(r, "%s: %s", path, strerror(-r));
+	}
+	b = st.st_size < (off_t)BOARD_BYTES ? NULL : mmap(NULL, BOARD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	r = b == MAP_FAILED ? -errno : 0;
+	close(fd);
+	if (r < 0)
+		return fail(r, "%s: %s", path, strerror(-r));
+	if (b && b->magic == BOARD_MAGIC && b->version == BOARD_VERSION && b->slots == BOARD_SLOTS) {
+		s->board = b;
+		return 0;
+	}
+	r = b == NULL || b->magic != BOARD_MAGIC ? -ENOENT : -EPROTO;
+	if (b)
+		munmap(b, BOARD_BYTES);
+	return r == -ENOENT ? fail(r, "%s: gone", path) : fail(r, "%s: of another version of snaptrail", path);
+}
+
+/* Whether the file system that its folder was made in is the one that is seen here. */
+static bool is_here(const struct session *s)
+{
+	unsigned long long device = 0;
+	char text[1024] = "", parent[sizeof s->folder];
+	const char *at;
+	struct stat st;
+
+	if (pread(s->lease, text, sizeof text - 1, 0) <= 0 || (at = strstr(text, "\ndevice ")) == NULL ||
+	    sscanf(at, " device %llu", &device) != 1 ||
+	    device == 0)
+		return true; /* it never said */
+	snprintf(parent, sizeof parent, "%s", s->folder);
+	for (char *slash; (slash = strrchr(parent, '/')) && slash > parent;) {
+		*slash = 0;
+		if (stat(parent, &st) == 0)
+			return st.st_dev == device;
+	}
+	return false;
+}
+
 int session_attach(struct session *s, const char *pointer, bool take)
 {
-	char boot[40] = "", path[320];
-	struct stat st;
+	char boot[40] = "", now[40] = "";
 	int fd, r;
 
 	*s = (struct session){ .lease = -1 };
@@ -385,22 +474,11 @@ int session_attach(struct session *s, const char *pointer, bool take)
 	r = pointer_read(s, boot);
 	if (r < 0)
 		return r;
-	snprintf(path, sizeof path, "%s/board", s->folder);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size < (off_t)BOARD_BYTES) {
-		if (fd >= 0)
-			close(fd);
-		return fail(-ENOENT, "%s: gone", path);
-	}
-	s->board = mmap(NULL, BOARD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	close(fd);
-	if (s->board == MAP_FAILED || s->board->magic != BOARD_MAGIC || s->board->version != BOARD_VERSION ||
-	    s->board->slots != BOARD_SLOTS) {
-		if (s->board == MAP_FAILED)
-			s->board = NULL;
-		return fail(-EPROTO, "%s: not a board of this version", path);
-	}
-	return 0;
+	read_boot_id(now, sizeof now);
+	if (strcmp(boot, now) != 0)
+		return fail(-EOWNERDEAD, "%s: of a time before the machine restarted", pointer);
+	r = board_map(s);
+	return r == -ENOENT && !is_here(s) ? fail(-EXDEV, "its rings in %s cannot be seen from here", s->folder) : r;
 }
 
 static int pointer_number(const struct session *s, const char *name)

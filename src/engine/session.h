@@ -27,7 +27,10 @@ struct session {
 int session_create(struct session *s, const char *store_folder, const char *id, const struct config *c,
 		   const struct clock *clock);
 /* Attaches to what a pointer file names.  With `take` the lease is wanted:
- * -EBUSY when a recorder holds it.  -ENOENT when the folder is gone (a reboot). */
+ * -EBUSY when a recorder holds it.  -EOWNERDEAD it is of a time before the machine
+ * restarted, -ENOENT its folder was taken away, -EBADMSG it is no pointer: nothing is
+ * left.  -EXDEV its folder is in a file system that is not seen here, -EPROTO of another
+ * version, -EMFILE, -ENOMEM and others: not now. */
 int session_attach(struct session *s, const char *pointer, bool take);
 /* Lets go of the lease; with `remove` the pointer goes away, and no process
  * joins any more.  The board stays mapped. */

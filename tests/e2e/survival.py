@@ -8,7 +8,7 @@ import struct
 import subprocess
 import time
 
-from lib import SNAPTRAIL, children_of, limit, program, run_argv, show, snaptrail, wait_for
+from lib import SNAPTRAIL, children_of, limit, program, run_argv, show, skip, snaptrail, wait_for
 
 
 def acknowledged(threads=1):
@@ -301,3 +301,41 @@ def test_a_pointer_that_leads_nowhere_harms_nothing():
     (s,) = json.loads(snaptrail("sessions", "--json"))
     assert s["exitCode"] == 0 and os.listdir(live) == [] and not os.path.exists(folder), s
     assert snaptrail("verify")
+
+
+def test_what_cannot_be_looked_at_now_is_salvaged_later():
+    interrupted(["target", "recorder"])
+    for limits in ["-n %d" % n for n in range(3, 10)] + ["-v 5000", "-v 6000"]:
+        subprocess.run(["sh", "-c", "ulimit %s; exec %s sessions" % (limits, SNAPTRAIL)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    s, = json.loads(snaptrail("sessions", "--json"))
+    last, = acknowledged()
+    assert s["lost"] == 0 and counted(changes_of())[-1] >= last
+
+
+def test_a_recording_whose_store_is_not_seen_from_here_is_left_alone():
+    """A service with a /tmp of its own, and others of that user in the same /dev/shm."""
+    if subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL).returncode:
+        skip("no mount namespace of its own")
+    os.mkdir("own")
+    code = "import os, sys; print(flush=True)\nfor i in range(100): os.environ['I'] = str(i); open('/dev/null')\nsys.stdin.readline()\n" \
+           "for i in range(100): os.environ['I'] = str(i); open('/dev/null')"
+    p = subprocess.Popen(["unshare", "-m", "sh", "-c", 'mount -t tmpfs none own && exec "$@"', "sh", SNAPTRAIL, "run", "--json", "--store", "own/st",
+                          "--", "python3", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p.stdout.readline()
+    time.sleep(0.2)
+    for i in range(3):
+        subprocess.run([SNAPTRAIL, "run", "--quiet", "--store", "other%d" % i, "--", "true"], check=True)
+    said = json.loads(p.communicate(b"\n", timeout=30)[1])
+    assert said["error"] is None and said["lost"] == 0 and said["changes"] > 200 and said["snapshots"] > 0, said
+
+
+def test_nothing_is_promised_of_what_was_removed():
+    def said(script):
+        p = subprocess.run([SNAPTRAIL, "run", "--store", "gone", "--", "sh", "-c", script], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert p.returncode == 0, p
+        return p.stderr
+    out = said('rm -rf "${SNAPTRAIL_BOARD%/board}"')
+    assert "lost nothing" not in out and "salvaged by the next" not in out and "were removed" in out, out
+    assert "its rings were taken away" in snaptrail("sessions", "--store", "gone")
+    out = said("rm -rf %s" % os.path.abspath("gone"))
+    assert "lost nothing" not in out and "store was removed" in out, out
