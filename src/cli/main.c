@@ -215,12 +215,12 @@ static void survive_file_limits(void)
 
 /* Of stdin, stdout and stderr what is closed would be the number of the next file
  * that is opened, and what is printed would go into the store.  These fail as a closed
- * one does: they are open the wrong way round. */
+ * one does: they are open the wrong way round.  The command of `run` has them closed. */
 static void occupy_standard(void)
 {
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
 		if (fcntl(fd, F_GETFD) < 0)
-			open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+			open("/dev/null", O_CLOEXEC | (fd == STDIN_FILENO ? O_WRONLY : O_RDONLY));
 }
 
 /* The library aborts when it has no memory, and has said so. */
@@ -238,8 +238,7 @@ int main(int argc, char **argv)
 	signal(SIGABRT, on_abort);
 	status = cli_parse(&c, argc, argv);
 	survive_file_limits();
-	if (!(c.verb && strcmp(c.verb, "run") == 0)) /* its command's stay closed */
-		occupy_standard();
+	occupy_standard();
 	out_setup(&c);
 	if (status == 0)
 		status = check_color(&c);

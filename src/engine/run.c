@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +40,8 @@ struct front {
 	struct inject_report inject;
 	char program[PATH_MAX];
 	int control[2];
-	unsigned char inherited[1024 / 8]; /* descriptors that were open before us */
+	int *inherited;      /* descriptors that were open before us */
+	size_t ninherited;
 };
 
 /* ---- where the visitor is ---- */
@@ -163,8 +165,10 @@ static void note_inherited(struct front *f)
 	while (d && (e = readdir(d))) {
 		int fd = atoi(e->d_name);
 
-		if (e->d_name[0] != '.' && fd < 1024 && fd != dirfd(d))
-			f->inherited[fd / 8] |= (unsigned char)(1 << fd % 8);
+		if (e->d_name[0] == '.' || fd == dirfd(d))
+			continue;
+		f->inherited = xrealloc(f->inherited, (f->ninherited + 1) * sizeof *f->inherited);
+		f->inherited[f->ninherited++] = fd;
 	}
 	if (d)
 		closedir(d);
@@ -175,9 +179,9 @@ static void let_go(const struct front *f)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	for (int fd = 3; fd < 1024; fd++)
-		if (f->inherited[fd / 8] & 1 << fd % 8)
-			close(fd);
+	for (size_t i = 0; i < f->ninherited; i++)
+		if (f->inherited[i] > 2)
+			close(f->inherited[i]);
 	for (int fd = 0; fd < 3; fd++)
 		if (null != fd)
 			dup2(null, fd);
@@ -229,7 +233,7 @@ static int fork_recorder(struct front *f, bool twice)
 
 /* ---- the target ---- */
 
-static volatile sig_atomic_t target_pid, early_signal;
+static volatile sig_atomic_t target_pid, early_signal, late_signal;
 
 static void forward(int sig)
 {
@@ -237,6 +241,8 @@ static void forward(int sig)
 
 	if (target_pid == 0)
 		early_signal = sig; /* before there is a target: kept for it */
+	if (target_pid < 0)
+		late_signal = sig; /* after it: waits for no recorder any longer */
 
 	/* The terminal sends INT and QUIT to the whole group: the target has them. */
 	if (target_pid > 0 && (sig == SIGTERM || sig == SIGHUP))
@@ -269,6 +275,45 @@ static bool stays_stopped(pid_t pid)
 	return true;
 }
 
+static bool is_stopped(pid_t pid)
+{
+	char path[40], text[512];
+	const char *end;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = 0;
+	end = strrchr(text, ')');
+	return end && (end[2] == 'T' || end[2] == 't');
+}
+
+/* Stops with it, and continues with it: whoever continues only one of the two means
+ * both.  What is stopped cannot look: another one does. */
+static void stop_with(pid_t pid)
+{
+	pid_t front = getpid(), looks = fork();
+
+	if (looks == 0) {
+		while (is_stopped(pid) && getppid() == front)
+			nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+		if (getppid() == front)
+			kill(front, SIGCONT);
+		_exit(0);
+	}
+	raise(SIGSTOP);
+	kill(pid, SIGCONT);
+	if (looks > 0) {
+		kill(looks, SIGKILL);
+		while (waitpid(looks, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+}
+
 static void wait_for(pid_t pid, int *status, struct rusage *usage)
 {
 	for (;;) {
@@ -280,10 +325,8 @@ static void wait_for(pid_t pid, int *status, struct rusage *usage)
 		}
 		if (!WIFSTOPPED(*status))
 			return;
-		if (stays_stopped(pid)) {
-			raise(SIGSTOP); /* stops with it, continues with it */
-			kill(pid, SIGCONT);
-		}
+		if (stays_stopped(pid))
+			stop_with(pid);
 	}
 }
 
@@ -297,6 +340,17 @@ static void tell(const struct front *f, const struct control *m)
 	syscall(SYS_futex, &b->bell, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
+/* Who ignores SIGCHLD, and so would its command, hears of no status: not for as long as
+ * we wait for one. */
+static struct sigaction child_before;
+static bool child_ignored;
+
+static void hear_children(void)
+{
+	child_ignored = sigaction(SIGCHLD, NULL, &child_before) == 0 && child_before.sa_handler == SIG_IGN;
+	sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+}
+
 /* vfork and not posix_spawn, which leaves two of glibc's own signals ignored
  * in the new image. */
 static int spawn(const char *program, char *const argv[], char *const env[], pid_t *ret_pid)
@@ -305,6 +359,8 @@ static int spawn(const char *program, char *const argv[], char *const env[], pid
 	pid_t pid = vfork();
 
 	if (pid == 0) {
+		if (child_ignored)
+			signal(SIGCHLD, SIG_IGN);
 		execve(program, argv, env);
 		error = errno; /* NOLINT(clang-analyzer-unix.Vfork): for the parent, who waits in vfork() */
 		_exit(127);
@@ -317,41 +373,57 @@ static int spawn(const char *program, char *const argv[], char *const env[], pid
 	return error;
 }
 
+/* For a script without #!, as execvp does it: /bin/sh runs it. */
+static char **shell_argv(const struct front *f)
+{
+	size_t n = 0;
+	char **argv;
+
+	while (f->o->argv[n])
+		n++;
+	argv = xcalloc(n + 2, sizeof *argv);
+	argv[0] = (char *)"/bin/sh";
+	argv[1] = (char *)f->program;
+	for (size_t i = 1; i < n; i++)
+		argv[i + 1] = f->o->argv[i];
+	return argv;
+}
+
 static int start_target(struct front *f, char **env, pid_t *ret_pid)
 {
 	int r = spawn(f->program, f->o->argv, env, ret_pid);
 
-	if (r == ENOEXEC) { /* a script without #!: as execvp does */
-		size_t n = 0;
-		char **argv;
+	if (r == ENOEXEC) {
+		char **argv = shell_argv(f);
 
-		while (f->o->argv[n])
-			n++;
-		argv = xcalloc(n + 2, sizeof *argv);
-		argv[0] = (char *)"/bin/sh";
-		argv[1] = f->program;
-		for (size_t i = 1; i < n; i++)
-			argv[i + 1] = f->o->argv[i];
 		r = spawn("/bin/sh", argv, env, ret_pid);
 		free(argv);
 	}
 	return r ? fail(r == ENOENT ? -ENOENT : -EACCES, "%s: %s", f->o->argv[0], strerror(r)) : 0;
 }
 
+/* It may take its time, for a slow disk or with --wait; a signal to us gives it two
+ * seconds more. */
 static void hear(const struct front *f, struct snaptrail_summary *s)
 {
-	ssize_t n;
+	struct pollfd answer = { .fd = f->control[0], .events = POLLIN };
+	ssize_t n = -1;
+	int r, more = 20;
 
 	do
-		n = recv(f->control[0], s, sizeof *s, 0);
-	while (n < 0 && errno == EINTR);
-	if (n != sizeof *s) {
-		memset(s, 0, sizeof *s);
-		snprintf(s->session, sizeof s->session, "%s", f->p.name);
-		snprintf(s->store, sizeof s->store, "%s", f->p.config->path ? f->p.config->path : "");
-		s->unheard = true;
-		snprintf(s->error, sizeof s->error, "the recorder ended before its command; the next command of this store salvages what was recorded");
-	}
+		r = poll(&answer, 1, 100);
+	while (r <= 0 && (!late_signal || more-- > 0));
+	if (r > 0)
+		n = recv(f->control[0], s, sizeof *s, MSG_DONTWAIT);
+	if (n == sizeof *s)
+		return;
+	memset(s, 0, sizeof *s);
+	snprintf(s->session, sizeof s->session, "%s", f->p.name);
+	snprintf(s->store, sizeof s->store, "%s", f->p.config->path ? f->p.config->path : "");
+	s->unheard = s->unstored = true;
+	snprintf(s->error, sizeof s->error, "%s",
+		 n < 0 ? "the recorder does not answer, and is not waited for; it stores the rest, or the next command salvages it" :
+			 "the recorder ended before its command; the next command of this store salvages what was recorded");
 }
 
 static int attend(struct front *f, char **env, int *ret_status, struct snaptrail_summary *ret)
@@ -365,6 +437,7 @@ static int attend(struct front *f, char **env, int *ret_status, struct snaptrail
 	if (r < 0) {
 		m = (struct control){ .type = CONTROL_ENDED };
 		tell(f, &m);
+		sigaction(SIGCHLD, &child_before, NULL);
 		hear(f, ret);
 		return r;
 	}
@@ -379,6 +452,7 @@ static int attend(struct front *f, char **env, int *ret_status, struct snaptrail
 			      .cpu_ns = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000u +
 					(uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000u };
 	tell(f, &m);
+	sigaction(SIGCHLD, &child_before, NULL);
 	hear(f, ret);
 	return 0;
 }
@@ -391,6 +465,8 @@ static int become(struct front *f, char **env)
 
 	tell(f, &m);
 	execve(f->program, f->o->argv, env);
+	if (errno == ENOEXEC)
+		execve("/bin/sh", shell_argv(f), env);
 	return fail(errno == ENOENT ? -ENOENT : -EACCES, "%s: %s", f->o->argv[0], strerror(errno));
 }
 
@@ -417,6 +493,7 @@ static int run_prepared(struct front *f, int *ret_status, struct snaptrail_summa
 	if (env == NULL)
 		return -EIO;
 	if (!f->o->detach) {
+		hear_children();
 		catch(SIGINT);
 		catch(SIGQUIT);
 		catch(SIGTERM);
