@@ -79,14 +79,14 @@ static int accepted(int fd, int listener, const struct sockaddr *a, const sockle
 
 EXPORT int accept(int fd, struct sockaddr *a, socklen_t *n)
 {
-	socklen_t room = a && n ? *n : 0;
+	socklen_t room = a && n && readable(n) ? *n : 0;
 
 	return accepted(REAL(accept)(fd, a, n), fd, a, n, room, 0);
 }
 
 EXPORT int accept4(int fd, struct sockaddr *a, socklen_t *n, int flags)
 {
-	socklen_t room = a && n ? *n : 0;
+	socklen_t room = a && n && readable(n) ? *n : 0;
 
 	return accepted(REAL(accept4)(fd, a, n, flags), fd, a, n, room, flags);
 }
@@ -189,9 +189,11 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 {
 	ssize_t r = given(REAL(sendmsg)(fd, m, flags), fd);
 
+	if (r < 0)
+		return r;
 	if (m->msg_name == NULL)
 		told(r, fd, m->msg_iov, m->msg_iovlen);
-	if (r >= 0 && m->msg_name && m->msg_namelen >= sizeof(sa_family_t) && ((const struct sockaddr *)m->msg_name)->sa_family == AF_UNIX &&
+	if (m->msg_name && m->msg_namelen >= sizeof(sa_family_t) && ((const struct sockaddr *)m->msg_name)->sa_family == AF_UNIX &&
 	    reporting(GROUP_STATUS))
 		report_datagram(m->msg_name, m->msg_namelen, m->msg_iov, m->msg_iovlen);
 	return r;

@@ -103,11 +103,33 @@ EXPORT int daemon(int nochdir, int noclose)
 
 /* ---- exec ---- */
 
+static bool on_page(uintptr_t *known, const void *p)
+{
+	bool good = (uintptr_t)p >> 12 == *known || readable(p);
+
+	*known = (uintptr_t)p >> 12;
+	return good;
+}
+
+/* Reads what the kernel may refuse to read. */
 static bool keeps_visitor(char *const *env)
 {
-	for (; env && *env; env++)
-		if (__builtin_strncmp(*env, "LD_PRELOAD=", 11) == 0)
-			return __builtin_strstr(*env, "libsnaptrail-preload") != NULL;
+	uintptr_t known = UINTPTR_MAX; /* a page that can be read: most lie on the same few */
+
+	for (; env; env++) {
+		if (!on_page(&known, env))
+			return true; /* nothing will be executed */
+		if (*env == NULL)
+			return false;
+		if (!on_page(&known, *env))
+			return true;
+		if ((*env)[0] == 'L') {
+			struct bytes b = text_there(*env);
+
+			if (b.n > 11 && __builtin_memcmp(b.p, "LD_PRELOAD=", 11) == 0)
+				return __builtin_strstr(*env, "libsnaptrail-preload") != NULL;
+		}
+	}
 	return false;
 }
 
@@ -222,7 +244,7 @@ static bool exec_called(const char *path, char *const *env)
 {
 	if (!reporting(GROUP_PROCESS))
 		return false;
-	REPORT(.kind = EXEC_CALLED, .name = text(path), .flags = env && !keeps_visitor(env));
+	REPORT(.kind = EXEC_CALLED, .name = text_there(path), .flags = env && !keeps_visitor(env));
 	return true;
 }
 
@@ -356,7 +378,7 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
 EXPORT int system(const char *command)
 {
 	if (command && reporting(GROUP_PROCESS))
-		REPORT(.kind = PROCESS_SPAWNED, .name = text(command), .value = text("system"));
+		REPORT(.kind = PROCESS_SPAWNED, .name = text_there(command), .value = text("system"));
 	return REAL(system)(command);
 }
 

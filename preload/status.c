@@ -131,7 +131,7 @@ static void logged(int priority, const char *format, va_list ap)
 	char out[512];
 	int saved = errno, n;
 
-	if (!reporting(GROUP_STATUS))
+	if (!reporting(GROUP_STATUS) || !(setlogmask(0) & LOG_MASK(LOG_PRI(priority)))) /* libc does not look at it either */
 		return;
 	n = vsnprintf(out, sizeof out, format, ap);
 	errno = saved;

@@ -142,11 +142,8 @@ EXPORT int pthread_detach(pthread_t t)
 
 static void named(uint32_t tid, uint64_t handle, const char *name)
 {
-	struct bytes b = text(name);
-
-	if (b.n > 15)
-		b.n = 15; /* as the kernel cuts it */
-	REPORT(.kind = THREAD_NAMED, .tid = tid, .flags = handle, .name = b);
+	/* As the kernel reads it: no further. */
+	REPORT(.kind = THREAD_NAMED, .tid = tid, .flags = handle, .name = BYTES(name, strnlen(name, 15)));
 }
 
 EXPORT int pthread_setname_np(pthread_t t, const char *name)

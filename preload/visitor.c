@@ -44,6 +44,28 @@ void visitor_tsc_off(void)
 	visitor.use_tsc = false;
 }
 
+/* The kernel reads a set of signals before it finds that nothing is to be done with it. */
+bool readable(const void *p)
+{
+	uintptr_t at = (uintptr_t)p & ~(uintptr_t)7;
+
+	if (at < 4096)
+		return false;
+	return sys_forbidden || sys4(SYS_rt_sigprocmask, -1, (long)at, 0, 8) != -14 /* EFAULT */;
+}
+
+struct bytes text_there(const char *s)
+{
+	uint64_t n = 0;
+
+	while (readable(s + n))
+		do
+			if (s[n] == 0)
+				return BYTES(s, n);
+		while ((uintptr_t)(s + ++n) & 4095);
+	return BYTES(NULL, 0);
+}
+
 void visitor_locks(bool strict)
 {
 	__atomic_fetch_add(&sys_forbidden, 1, __ATOMIC_SEQ_CST);

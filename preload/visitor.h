@@ -230,6 +230,11 @@ static inline struct bytes text(const char *s)
 	return s ? BYTES(s, __builtin_strlen(s)) : BYTES(NULL, 0);
 }
 
+/* The same of what a call that has not been made yet may refuse with EFAULT: no text
+ * then, where reading it would end the target. */
+struct bytes text_there(const char *s);
+bool readable(const void *p);
+
 /* A fact whose stamp lies before a call that takes long: the engine waits.
  * The stamp is taken after the hold is seen, however long lies between. */
 static inline uint64_t hold_begin(void)

@@ -124,6 +124,11 @@ def test_who_sets_no_filter_after_all_is_recorded_as_before():
     assert "/dev/pts/" in snaptrail("log", "--session", "asked")
 
 
+def test_what_a_call_refuses_to_read_no_hook_reads():
+    status, out = both(program("refused"))[:2]
+    assert status == 0 and len(out.splitlines()) > 40
+
+
 def test_what_io_uring_does_is_said_to_be_unseen():
     record("/usr/bin/python3", "-c", "import ctypes; ctypes.CDLL(None).syscall(425, 1, ctypes.create_string_buffer(200))")
     assert '+ "io_uring"' in snaptrail("log", "p*/blind#value", "--session", "s")
