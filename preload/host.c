@@ -46,7 +46,8 @@ static bool hosting(void)
 {
 	uint32_t state = __atomic_load_n(&host.state, __ATOMIC_ACQUIRE);
 
-	return (state == HOST_RUNNING || state == HOST_STARTING) && host.pid == (sys_forbidden ? visitor.pid : (uint32_t)sys0(SYS_getpid));
+	return (state == HOST_RUNNING || state == HOST_STARTING) && !self.locked_child &&
+	       host.pid == (sys_forbidden ? visitor.pid : (uint32_t)sys0(SYS_getpid));
 }
 
 static uint64_t now_ns(void) { return stamp_monotonic() & ~STAMP_MONOTONIC; }

@@ -222,7 +222,11 @@ static char **without_us(char *const *env, size_t count, size_t which, char **co
 	size_t count_ = lost_ < 0 ? 0 : env_count(env_); \
 	char *copy_[count_ + 1], text_[lost_ < 0 ? 1 : __builtin_strlen(env_[lost_]) + 1]; \
 	char *const *target_env = lost_ < 0 ? env_ : without_us(env_, count_, (size_t)lost_, copy_, text_); \
-	call; \
+	bool locked_ = self.locked_child; \
+	self.locked_child = false; /* the parent's again */ \
+	int r_ = (call); \
+	self.locked_child = locked_; \
+	r_; \
 })
 
 extern char **environ;
@@ -485,6 +489,7 @@ EXPORT void _exit(int status)
 {
 	exiting(status, "_exit");
 	host_finish(status, true);
+	self.locked_child = false;
 	REAL(_exit)(status);
 	__builtin_unreachable();
 }
@@ -493,6 +498,7 @@ EXPORT void _Exit(int status)
 {
 	exiting(status, "_Exit");
 	host_finish(status, true);
+	self.locked_child = false;
 	REAL(_Exit)(status);
 	__builtin_unreachable();
 }
@@ -516,12 +522,14 @@ EXPORT void abort(void)
 /* ---- calls that go round the hooks ---- */
 
 /* memory["p<pid>/blind"]: this process does things that no hook sees. */
-static void report_blind(const char *what)
+void process_blind(const char *what)
 {
 	char key[32] = "p", digits[12];
 	uint8_t value[64];
 	uint32_t n = 1, k = 0, len = (uint32_t)__builtin_strlen(what);
 
+	if (!reporting(GROUP_PROCESS | GROUP_RESOURCE))
+		return;
 	for (uint32_t pid = visitor.pid; pid; pid /= 10)
 		digits[k++] = (char)('0' + pid % 10);
 	while (k)
@@ -575,8 +583,7 @@ EXPORT long syscall(long number, ...)
 	case SYS_seccomp:
 		return seccomp(a);
 	case SYS_io_uring_setup:
-		if (reporting(GROUP_RESOURCE))
-			report_blind("io_uring");
+		process_blind("io_uring");
 		break;
 	default:
 		break;

@@ -68,6 +68,16 @@ struct bytes text_there(const char *s)
 
 void visitor_locks(bool strict)
 {
+	if (visitor_vfork_seen && !sys_forbidden) {
+		if ((uint32_t)sys0(SYS_getpid) != visitor.pid) {
+			self.locked_child = true;
+			return;
+		}
+		if (visitor.threads_seen && !strict) /* from now on nobody can tell a child of vfork from itself */
+			process_blind("vfork behind a filter");
+		else
+			visitor_vfork_seen = false;
+	}
 	__atomic_fetch_add(&sys_forbidden, 1, __ATOMIC_SEQ_CST);
 	if (strict) {
 		visitor_tsc_off();
@@ -75,7 +85,13 @@ void visitor_locks(bool strict)
 	}
 }
 
-void visitor_locks_not(void) { __atomic_fetch_sub(&sys_forbidden, 1, __ATOMIC_SEQ_CST); }
+void visitor_locks_not(void)
+{
+	if (self.locked_child)
+		self.locked_child = false;
+	else
+		__atomic_fetch_sub(&sys_forbidden, 1, __ATOMIC_SEQ_CST);
+}
 
 /* The kernel's own, by the vdso, without a system call.  Not libc's name for it: a
  * preload that tells the program another time would tell us. */
@@ -583,7 +599,7 @@ bool visitor_enter(void)
 		return visitor.groups != 0;
 	}
 	if (visitor_vfork_seen) {
-		if (sys_forbidden || (uint32_t)sys0(SYS_getpid) != visitor.pid)
+		if (self.locked_child || sys_forbidden || (uint32_t)sys0(SYS_getpid) != visitor.pid)
 			return false; /* a vfork child, or who knows: this memory is its parent's */
 		if (!visitor.threads_seen)
 			visitor_vfork_seen = false;

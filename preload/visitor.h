@@ -82,6 +82,7 @@ struct visitor_thread {
 	uint32_t tid;
 	bool ended;                /* pass through from now on */
 	bool busy;                 /* in the slow path: a nested hook passes through */
+	bool locked_child;         /* a vfork child that runs on this has locked itself in: nothing is its own to say */
 };
 extern __thread struct visitor_thread self __attribute__((tls_model("initial-exec")));
 
@@ -318,6 +319,8 @@ void host_maybe(void);
 void host_thread_ends(void);
 /* This process may see other files by the same names from now on. */
 void process_mounts_moved(void);
+/* This process does, from now on, what no hook sees. */
+void process_blind(const char *what);
 
 /* Reports used by more than one group. */
 void report_opened(int fd, const char *path, int dirfd, uint64_t flags, enum fd_type type);
@@ -338,7 +341,8 @@ void datagram_sent(const struct iovec *iov, size_t count);
 /* The target may not read the TSC from now on. */
 void visitor_tsc_off(void);
 /* The target is about to lock itself in (strictly: read, write and exit are left), and
- * did not after all. */
+ * did not after all.  A vfork child locks in itself and not its parent, which it ends
+ * being by exec or exit. */
 void visitor_locks(bool strict);
 void visitor_locks_not(void);
 

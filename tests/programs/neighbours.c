@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -267,6 +268,39 @@ static int case_filter(char **a)
 	_exit(5);
 }
 
+static void *waits(void *arg)
+{
+	(void)arg;
+	pause();
+	return NULL;
+}
+
+/* A child of vfork, or who had one, sets a filter; the program goes on: vforks CHILD|THREADS. */
+static int case_vforks(char **a)
+{
+	struct sock_filter all[] = { BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) };
+	struct sock_fprog program = { 1, all };
+	bool child = !strcmp(a[0], "child");
+	pthread_t t;
+	pid_t p;
+
+	if (!strcmp(a[0], "threads"))
+		pthread_create(&t, NULL, waits, NULL);
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	p = vfork();
+	if (p == 0) {
+		if (child)
+			prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+		execl("/bin/true", "true", NULL);
+		_exit(1);
+	}
+	waitpid(p, NULL, 0);
+	if (!child)
+		prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+	setenv("AFTER", "yes", 1);
+	return printf("done\n") < 0;
+}
+
 static void answered(long r) { printf("%ld %d ", r, errno); }
 
 /* What a program does that wants to know which filters there are, or may set none. */
@@ -369,7 +403,7 @@ static int case_runpath(char **a)
 
 static const struct { const char *name; int (*run)(char **); } cases[] = {
 #define CASE(n) { #n, case_##n }
-	CASE(names), CASE(atfork), CASE(locks), CASE(alternate_stack), CASE(coroutines), CASE(bare_clone), CASE(filter), CASE(asks), CASE(weak),
+	CASE(names), CASE(atfork), CASE(locks), CASE(alternate_stack), CASE(coroutines), CASE(bare_clone), CASE(filter), CASE(asks), CASE(vforks), CASE(weak),
 	CASE(daemon), CASE(locked_memory), CASE(executions), CASE(runpath),
 };
 

@@ -124,6 +124,13 @@ def test_who_sets_no_filter_after_all_is_recorded_as_before():
     assert "/dev/pts/" in snaptrail("log", "--session", "asked")
 
 
+def test_a_filter_and_vfork_leave_nobody_silent_unsaid():
+    for who, said in (("child", "env/AFTER"), ("alone", "env/AFTER"), ("threads", "/blind")):
+        assert neighbours("vforks", who) == (0, b"done\n")
+        record(NEIGHBOURS, "vforks", who, session=who)
+        assert said in snaptrail("log", "--session", who), who
+
+
 def test_what_a_call_refuses_to_read_no_hook_reads():
     status, out = both(program("refused"))[:2]
     assert status == 0 and len(out.splitlines()) > 40
