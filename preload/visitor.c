@@ -168,7 +168,7 @@ static void lane_init(struct lane *l, uint32_t tid, uint32_t size, uint32_t offs
 	l->data_offset = offset;
 	l->limit = l->tail;
 	l->hold = l->ahead = 0;
-	l->lost = l->lost_first = l->lost_last = 0;
+	l->lost = l->lost_first = l->lost_last = l->lost_told = 0;
 	l->claimed_stamp = stamp_now();
 	l->image = visitor.image;
 	l->pid_ns = visitor.pid_ns;

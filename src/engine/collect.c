@@ -21,6 +21,7 @@ int collect_begin(struct collector *c, const char *folder, struct board *b, uint
 {
 	snprintf(c->folder, sizeof c->folder, "%s", folder);
 	c->board = b;
+	c->no_lane_seen = b->no_lane_told < b->no_lane ? b->no_lane_told : b->no_lane;
 	c->model = model_new();
 	/* Before the first program runs, or what a configuration could say at most. */
 	c->ring_max_bytes = b->lane_max_bytes && b->lane_max_bytes <= 1u << 30 ? b->lane_max_bytes : 1u << 30;
@@ -71,18 +72,16 @@ void collect_end(struct collector *c)
 	c->views = NULL;
 }
 
+static void gap_of(struct collector *c, struct gap *g, const char *cause)
+{
+	snprintf(g->cause, sizeof g->cause, "%s", cause);
+	stage_gap(&c->stage, g);
+	c->lost += g->lost;
+}
+
 void collect_gap(struct collector *c, uint64_t from_ns, uint64_t to_ns, uint64_t lost, const char *cause)
 {
-	struct gap *g = &c->gaps[c->ngaps < 64 ? c->ngaps++ : 63];
-
-	if (g->lost && c->ngaps == 64) { /* the last one takes in what no longer fits */
-		g->to_ns = to_ns;
-		g->lost += lost;
-	} else {
-		*g = (struct gap){ .from_ns = from_ns, .to_ns = to_ns, .lost = lost };
-		snprintf(g->cause, sizeof g->cause, "%s", cause);
-	}
-	c->lost += lost;
+	gap_of(c, &(struct gap){ .from_ns = from_ns, .to_ns = to_ns, .lost = lost }, cause);
 }
 
 /* ---- finding lanes ---- */
@@ -125,6 +124,7 @@ static struct lane_view *view_new(struct collector *c, struct lane *l, size_t ma
 	v->tid = l->pid_ns ? namespace_tid(v->pid, l->pid, l->tid) : l->tid;
 	/* Its first record may have been stamped before we found it. */
 	v->idle_ns = time_that_came(c, l->claimed_stamp);
+	v->lost_seen = l->lost_told < l->lost ? l->lost_told : l->lost;
 	v->next = c->views;
 	c->views = v;
 	if (c->process_seen)
@@ -613,13 +613,14 @@ static size_t drain_lane(struct collector *c, struct lane_view *v, uint64_t now)
 
 static void lane_losses(struct collector *c, struct lane_view *v)
 {
-	uint64_t lost = __atomic_load_n(&v->lane->lost, __ATOMIC_ACQUIRE);
+	struct lane *l = v->lane;
+	uint64_t lost = __atomic_load_n(&l->lost, __ATOMIC_ACQUIRE);
 
 	if (lost == v->lost_seen)
 		return;
-	collect_gap(c, time_that_came(c, v->lane->lost_first), time_that_came(c, v->lane->lost_last),
-		    lost - v->lost_seen, "a lane was full");
-	v->lost_seen = lost;
+	gap_of(c, &(struct gap){ .from_ns = time_that_came(c, l->lost_first), .to_ns = time_that_came(c, l->lost_last),
+				 .lost = lost - v->lost_seen, .lane = v->name, .upto = lost }, "a lane was full");
+	v->lost_seen = l->lost_told = lost;
 }
 
 static void board_losses(struct collector *c)
@@ -629,9 +630,9 @@ static void board_losses(struct collector *c)
 
 	if (lost == c->no_lane_seen)
 		return;
-	collect_gap(c, time_that_came(c, b->no_lane_first), time_that_came(c, b->no_lane_last),
-		    lost - c->no_lane_seen, "no lane could be had");
-	c->no_lane_seen = lost;
+	gap_of(c, &(struct gap){ .from_ns = time_that_came(c, b->no_lane_first), .to_ns = time_that_came(c, b->no_lane_last),
+				 .lost = lost - c->no_lane_seen, .lane = GAP_NO_LANE, .upto = lost }, "no lane could be had");
+	c->no_lane_seen = b->no_lane_told = lost;
 }
 
 /* Nothing will come from it any more.  A process's first slot stays while the
@@ -841,6 +842,16 @@ void collect_skip(struct collector *c, const struct stage_header *h)
 		for (struct lane_view *v = c->views; v; v = v->next)
 			if (v->name == p.block->lane && p.end > v->lane->tail && p.end <= v->lane->reserve)
 				v->lane->tail = p.end;
+	/* Its writer may have been killed before it could say in the lane that they stand here. */
+	for (size_t i = 0; i < stage_gaps(h); i++) {
+		const struct gap *g = &h->gap[i];
+
+		if (g->lane == GAP_NO_LANE && g->upto > c->no_lane_seen && g->upto <= c->board->no_lane)
+			c->no_lane_seen = g->upto;
+		for (struct lane_view *v = c->views; v && g->lane; v = v->next)
+			if (v->name == g->lane && g->upto > v->lost_seen && g->upto <= v->lane->lost)
+				v->lost_seen = g->upto;
+	}
 }
 
 void collect_process_gone(struct collector *c, uint32_t pid)

@@ -38,11 +38,6 @@ struct pending {
 	bool owned;              /* p is a copy of ours */
 };
 
-struct gap {
-	uint64_t from_ns, to_ns, lost;
-	char cause[40];
-};
-
 /* A key's allowance, as a token bucket: each change kept costs 1 / max_rate
  * seconds of credit, which time pays back, up to a second's worth.  Changes
  * without credit share a place in the stage, one a tick. */
@@ -83,8 +78,6 @@ struct collector {
 	uint64_t no_lane_seen;
 	uint64_t own_offset;     /* of the recorder's own lane */
 	const char *secret_words; /* hidden in what is read of /proc; NULL: nothing is */
-	struct gap gaps[64];     /* since the last cut */
-	size_t ngaps;
 	/* told of processes: a new lane, an image that began */
 	void (*process_seen)(void *arg, uint32_t pid);
 	/* told of SNAPSHOT_WANTED when the model has reached its instant exactly; may seal */

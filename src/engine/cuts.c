@@ -163,8 +163,7 @@ static void fill_meta(struct recorder *r, struct cut *cut, const struct wish *w,
 	m->clock_step_ns = r->fed ? 0 : (int64_t)(wall_now_ns() - clock_now(&r->c.clock));
 	m->changes = cut->stage.h->changes;
 	m->coalesced = cut->stage.h->coalesced;
-	for (size_t i = 0; i < cut->ngaps; i++)
-		m->lost += cut->gaps[i].lost;
+	m->lost = stage_lost(cut->stage.h);
 	m->agents = model_count(r->c.model, TABLE_AGENTS);
 	m->tasks = model_count(r->c.model, TABLE_TASKS);
 	m->memory = model_count(r->c.model, TABLE_MEMORY);
@@ -197,9 +196,6 @@ bool cuts_as(struct recorder *r, const struct wish *w)
 		return false;
 	}
 	r->sealed_ns = r->fed ? r->c.watermark_ns : clock_now(&r->c.clock);
-	memcpy(cut->gaps, r->c.gaps, sizeof cut->gaps);
-	cut->ngaps = r->c.ngaps;
-	r->c.ngaps = 0;
 	if (full)
 		model_save(r->c.model, r->c.watermark_ns, &cut->state);
 	fill_meta(r, cut, w, full, r->last_cut_ns);

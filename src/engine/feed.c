@@ -312,7 +312,7 @@ int feed_close(struct feed *f, const char *failed, struct snaptrail_summary *ret
 	int e = 0;
 
 	__atomic_store_n(&r->f.ending, true, __ATOMIC_RELEASE);
-	if (r->c.changes != r->changes_at_cut || r->c.ngaps || r->last_id[0] == 0)
+	if (r->c.changes != r->changes_at_cut || r->c.stage.h->ngaps || r->last_id[0] == 0)
 		e = cut(f, &(struct wish){ .origin = failed ? ORIGIN_CRASH : ORIGIN_EXIT });
 	if (!flush_wait(&r->f) && e == 0)
 		e = fail(-EIO, "%s", flush_status(&r->f).error);

@@ -72,7 +72,7 @@ static void pack_gap(const struct gap *g, struct buf *out)
 	pack_fixed64(out, 2, g->to_ns);
 	if (g->lost)
 		pack_uint(out, 3, g->lost);
-	pack_bytes(out, 4, g->cause, strlen(g->cause));
+	pack_bytes(out, 4, g->cause, strnlen(g->cause, sizeof g->cause));
 	pack_end(out, mark);
 }
 
@@ -90,8 +90,8 @@ void cut_clock(const struct stage_header *h, struct buf *out)
 	pack_uint(out, 7, h->serial);
 }
 
-void cut_payload(const struct stage_header *h, const struct buf *state, const struct gap *gaps, size_t ngaps,
-		 uint64_t from_ns, uint64_t time_ns, struct buf *out)
+void cut_payload(const struct stage_header *h, const struct buf *state, uint64_t from_ns, uint64_t time_ns,
+		 struct buf *out)
 {
 	struct stage_part p;
 	size_t pos = 0;
@@ -100,12 +100,24 @@ void cut_payload(const struct stage_header *h, const struct buf *state, const st
 	while (stage_next(h, &pos, &p))
 		cut_run(&p, out);
 	cut_clock(h, out);
-	for (size_t i = 0; i < ngaps; i++)
-		pack_gap(&gaps[i], out);
+	for (size_t i = 0; i < stage_gaps(h); i++)
+		pack_gap(&h->gap[i], out);
 	pack_fixed64(out, 4, from_ns);
 	pack_fixed64(out, 5, time_ns);
 	if (state && state->len)
 		pack_bytes(out, 15, state->data, state->len);
+}
+
+void note_gaps(struct store *st, const char *session_id, const struct stage_header *h)
+{
+	for (size_t i = 0; i < stage_gaps(h); i++) {
+		char cause[sizeof h->gap[i].cause + 1] = "";
+		struct gap_meta g = { .from_ns = h->gap[i].from_ns, .to_ns = h->gap[i].to_ns, .lost = h->gap[i].lost, .cause = cause };
+
+		memcpy(cause, h->gap[i].cause, sizeof h->gap[i].cause);
+		snprintf(g.session_id, sizeof g.session_id, "%s", session_id);
+		store_note_gap(st, &g);
+	}
 }
 
 #define AGAIN_NS 200000000u  /* between attempts */
@@ -119,19 +131,14 @@ static int store_cut(struct flusher *f, struct cut *c, bool another)
 	struct buf payload = BUF_INIT;
 	int r;
 
-	cut_payload(c->stage.h, &c->state, c->gaps, c->ngaps, c->from_ns, c->meta.time_ns, &payload);
+	cut_payload(c->stage.h, &c->state, c->from_ns, c->meta.time_ns, &payload);
 	c->meta.tags = (const char *const *)c->tags;
 	c->meta.description = c->description ? c->description : "";
 	MARK("payload made");
 	c->meta.creation_ns = mono_now_ns() - c->begun_mono_ns;
 	r = store_append(f->store, &c->meta, payload.data, payload.len, flags);
-	for (size_t i = 0; r == 0 && i < c->ngaps; i++) {
-		struct gap_meta g = { .from_ns = c->gaps[i].from_ns, .to_ns = c->gaps[i].to_ns,
-				      .lost = c->gaps[i].lost, .cause = c->gaps[i].cause };
-
-		memcpy(g.session_id, c->meta.session_id, sizeof g.session_id);
-		store_note_gap(f->store, &g);
-	}
+	if (r == 0)
+		note_gaps(f->store, c->meta.session_id, c->stage.h);
 	MARK("snapshot stored");
 	if (r == 0)
 		retain_wrote(&f->wrote, &c->meta);

@@ -25,8 +25,6 @@ struct cut {
 	char *description;           /* owned or NULL */
 	struct stage stage;          /* owned */
 	struct buf state;            /* SystemState, empty for an incremental; owned */
-	struct gap gaps[64];
-	size_t ngaps;
 	uint64_t from_ns;
 	uint64_t begun_mono_ns;
 	bool force_compression;
@@ -81,8 +79,10 @@ void cut_run(struct stage_part *p, struct buf *out);
 /* By what a stage's stamps become times, and which stage it is. */
 void cut_clock(const struct stage_header *h, struct buf *out);
 /* message Snapshot of a sealed stage (and of a state), also for salvage. */
-void cut_payload(const struct stage_header *h, const struct buf *state, const struct gap *gaps, size_t ngaps,
-		 uint64_t from_ns, uint64_t time_ns, struct buf *out);
+void cut_payload(const struct stage_header *h, const struct buf *state, uint64_t from_ns, uint64_t time_ns,
+		 struct buf *out);
+/* What is missing by a stage that is stored. */
+void note_gaps(struct store *st, const char *session_id, const struct stage_header *h);
 void cut_free(struct cut *c);
 
 #endif

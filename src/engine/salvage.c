@@ -123,7 +123,7 @@ static uint64_t last_stored(struct store *st, const char *id)
  * those before it do not.  Threads whose lanes were emptied early are ahead of it:
  * readers hold that back until the next one brings the others. */
 static int store_stage(struct store *st, struct session *s, struct stage *stage, const struct tally *holds, uint64_t time_ns,
-		       int origin, const struct gap *gaps, size_t ngaps)
+		       int origin)
 {
 	_cleanup_buf_ struct buf payload = BUF_INIT;
 	struct snapshot_meta m = { .type = SNAPSHOT_INCREMENTAL, .origin = origin, .description = "" }, last = { 0 };
@@ -142,13 +142,12 @@ static int store_stage(struct store *st, struct session *s, struct stage *stage,
 		m.time_ns = last.time_ns + 1;
 	m.changes = holds->changes;
 	m.coalesced = holds->coalesced;
-	for (size_t i = 0; i < ngaps; i++)
-		m.lost += gaps[i].lost;
+	m.lost = stage_lost(stage->h);
 	if (n == 0) { /* nothing to continue: a full one of what the runs say */
 		m.type = SNAPSHOT_FULL;
 		m.since_ns = stage->h->line[0].time_ns;
 	}
-	cut_payload(stage->h, NULL, gaps, ngaps, m.since_ns, m.time_ns, &payload);
+	cut_payload(stage->h, NULL, m.since_ns, m.time_ns, &payload);
 	if (n && replay(st, &q, &r) == 0) {
 		m.agents = model_count(r.model, TABLE_AGENTS);
 		m.tasks = model_count(r.model, TABLE_TASKS);
@@ -156,12 +155,8 @@ static int store_stage(struct store *st, struct session *s, struct stage *stage,
 		model_free(r.model);
 	}
 	e = store_append(st, &m, payload.data, payload.len, false);
-	for (size_t i = 0; e == 0 && i < ngaps; i++) {
-		struct gap_meta g = { .from_ns = gaps[i].from_ns, .to_ns = gaps[i].to_ns, .lost = gaps[i].lost, .cause = gaps[i].cause };
-
-		memcpy(g.session_id, s->id, sizeof g.session_id);
-		store_note_gap(st, &g);
-	}
+	if (e == 0)
+		note_gaps(st, s->id, stage->h);
 	return e;
 }
 
@@ -235,9 +230,8 @@ int salvage_stages(struct store *st, struct session *s, int origin, struct lefto
 		holds = count(stage.h);
 		ret->newest = *stage.h;
 		ret->latest_ns = latest(ret->latest_ns, holds.latest_ns);
-		if (ret->stages[i].serial > stored && stage.h->used)
-			e = store_stage(st, s, &stage, &holds, stage.h->sealed_ns ? stage.h->sealed_ns : s->board->watermark_ns, origin,
-					NULL, 0);
+		if (ret->stages[i].serial > stored && (stage.h->used || stage.h->ngaps))
+			e = store_stage(st, s, &stage, &holds, stage.h->sealed_ns ? stage.h->sealed_ns : s->board->watermark_ns, origin);
 		MARK("salvage: a stage stored");
 		stage_close(&stage);
 	}
@@ -287,7 +281,7 @@ static int drain_all(struct store *st, struct session *s, struct collector *c, u
 		if (e == 0) {
 			struct tally holds = count(old.h);
 
-			e = store_stage(st, s, &old, &holds, heard_ns, ORIGIN_CRASH, NULL, 0);
+			e = store_stage(st, s, &old, &holds, heard_ns, ORIGIN_CRASH);
 			if (e == 0)
 				stage_remove(&old);
 			else
@@ -337,8 +331,8 @@ static int drain_rest(struct store *st, struct session *s, const struct leftover
 		e = fail(-EAGAIN, "a ring in %s could not be read", s->folder);
 	holds = count(c.stage.h);
 	latest_ns = latest(l->latest_ns, holds.latest_ns);
-	if (e == 0 && (holds.changes || c.ngaps || (!*ret_lives && latest_ns > last_stored(st, s->id))))
-		e = store_stage(st, s, &c.stage, &holds, *ret_lives ? heard_ns : latest_ns, ORIGIN_CRASH, c.gaps, c.ngaps);
+	if (e == 0 && (holds.changes || c.stage.h->ngaps || (!*ret_lives && latest_ns > last_stored(st, s->id))))
+		e = store_stage(st, s, &c.stage, &holds, *ret_lives ? heard_ns : latest_ns, ORIGIN_CRASH);
 	MARK("salvage: rest stored");
 	if (e == 0)
 		unlink(c.stage.path);

@@ -103,6 +103,25 @@ void stage_lines(struct stage *s, const struct clock *c)
 	__atomic_store_n(&s->h->lines, c->lines, __ATOMIC_RELEASE);
 }
 
+void stage_gap(struct stage *s, const struct gap *gap)
+{
+	uint64_t n = s->h->ngaps;
+
+	if (n < STAGE_GAPS) {
+		s->h->gap[n] = *gap;
+		MARK("gap written");
+		__atomic_store_n(&s->h->ngaps, n + 1, __ATOMIC_RELEASE);
+	} else {
+		struct gap *last = &s->h->gap[STAGE_GAPS - 1];
+
+		last->to_ns = gap->to_ns;
+		last->lane = gap->lane;
+		last->upto = gap->upto;
+		last->lost += gap->lost;
+	}
+	MARK("gap told");
+}
+
 static uint8_t *base_of(struct stage_header *h) { return (uint8_t *)h + STAGE_HEADER_BYTES; }
 
 static struct stage_block *block_new(struct stage *s, uint32_t type, uint64_t lane, uint32_t pid, uint32_t tid)

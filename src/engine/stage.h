@@ -23,9 +23,18 @@
 
 #include "engine/clock.h"
 
-#define STAGE_MAGIC 0x32474154534e5331ull
+#define STAGE_MAGIC 0x33474154534e5331ull
 #define STAGE_BYTES (32u << 20)
 #define STAGE_FULL (STAGE_BYTES - (1u << 20))
+
+/* Reports that are missing.  Of a lane: up to so many that it had lost by then. */
+struct gap {
+	uint64_t from_ns, to_ns, lost;
+	uint64_t lane, upto;         /* the lane's name; 0: of none */
+	char cause[40];
+};
+#define GAP_NO_LANE UINT64_MAX   /* a name too: of reports that found no lane */
+#define STAGE_GAPS 32u           /* the last one takes in what no longer fits */
 
 struct stage_header {
 	uint64_t magic;
@@ -37,8 +46,22 @@ struct stage_header {
 	uint64_t lines;
 	struct clock_line line[CLOCK_LINES];
 	uint64_t sealed_ns;          /* the watermark when it was sealed; 0: it is still filled */
+	uint64_t ngaps;
+	struct gap gap[STAGE_GAPS];
 };
 #define STAGE_HEADER_BYTES 4096u
+_Static_assert(sizeof(struct stage_header) <= STAGE_HEADER_BYTES, "a stage's first page");
+
+static inline size_t stage_gaps(const struct stage_header *h) { return h->ngaps < STAGE_GAPS ? h->ngaps : STAGE_GAPS; }
+/* All that is missing by its gaps. */
+static inline uint64_t stage_lost(const struct stage_header *h)
+{
+	uint64_t lost = 0;
+
+	for (size_t i = 0; i < stage_gaps(h); i++)
+		lost += h->gap[i].lost;
+	return lost;
+}
 
 enum { BLOCK_RUN = 1, BLOCK_HOT = 2 };
 
@@ -87,6 +110,8 @@ struct stage {
 
 /* Makes `<folder>/stage.<serial>`. */
 int stage_open(struct stage *s, const char *folder, uint64_t serial, const struct clock *c);
+/* Something is missing.  After a kill at any instant it stands here or not at all. */
+void stage_gap(struct stage *s, const struct gap *gap);
 /* A stage file may be mapped: it has all its length. */
 bool stage_is_whole(int fd);
 void stage_close(struct stage *s);   /* unmaps */

@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define BOARD_MAGIC 0x31445242504e5331ull /* "1SNPBRD1" */
-#define BOARD_VERSION 2u
+#define BOARD_VERSION 3u
 #define BOARD_SLOTS 120u
 #define SLOT_BYTES 12288u
 #define SLOTS_NEAR 4u /* within the first 64 KiB, which one page fault maps */
@@ -72,7 +72,8 @@ struct lane {
 	uint64_t pad0;
 	/* the consumer's line */
 	uint64_t tail;
-	uint64_t pad1[7];
+	uint64_t lost_told;       /* so many of `lost` stand in a stage */
+	uint64_t pad1[6];
 	/* identity, written once before LANE_LIVE */
 	uint64_t magic;
 	uint32_t state;
@@ -164,6 +165,7 @@ struct board {
 	uint32_t closing;           /* the session is over: new processes stay out */
 	uint64_t no_lane;           /* reports lost because no lane could be had */
 	uint64_t no_lane_first, no_lane_last;
+	uint64_t no_lane_told;      /* so many of `no_lane` stand in a stage */
 	char error[256];            /* the first error of any process */
 	uint64_t calibration[3];    /* tick, session ns, rate: the line in force, for readers */
 	/* the stage, for readers of a live session */

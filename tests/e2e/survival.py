@@ -339,3 +339,28 @@ def test_nothing_is_promised_of_what_was_removed():
     assert "its rings were taken away" in snaptrail("sessions", "--store", "gone")
     out = said("rm -rf %s" % os.path.abspath("gone"))
     assert "lost nothing" not in out and "store was removed" in out, out
+
+
+@limit(120)
+def test_what_was_lost_is_counted_once_on_every_road():
+    """The lane lives on or ended with its process; the count stood in a stage or was stored already."""
+    code = "import os, signal, sys\nr = int(sys.stdin.readline())\nos.kill(r, signal.SIGSTOP)\nif sys.argv[1] == 'here' or os.fork() == 0:\n" \
+           "    for i in range(400000): os.putenv('A', str(i))\n    os.kill(r, signal.SIGCONT)\n    if sys.argv[1] == 'gone': os._exit(0)\n" \
+           "else: os.wait()\nsys.stdin.readline()"
+    for where in ("here", "gone"):
+        for stored in (False, True):
+            name = "%s-%s" % (where, stored)
+            p = subprocess.Popen(run_argv("/usr/bin/python3", "-c", code, where, session=name, options=("--interval", "1h")), stdin=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL, text=True)
+            recorder = wait_for(lambda: {recorder_pid()} - {None, p.pid}).pop()
+            p.stdin.write("%d\n" % recorder)
+            p.stdin.flush()
+            lost = wait_for(lambda: json.loads(snaptrail("stats", "--session", name, "--json"))["live"]["lost"], 30, "the loss")
+            if stored:
+                snaptrail("snap", name)
+            os.kill(recorder, signal.SIGKILL)
+            p.stdin.close()
+            p.wait()
+            time.sleep(0.2)
+            (s,) = [s for s in json.loads(snaptrail("sessions", "--json")) if s["name"] == name]
+            assert s["lost"] == lost > 1000, (name, lost, s)

@@ -235,7 +235,7 @@ static void an_abandoned_record_is_voided_and_counted(void)
 	collect_apply_all(&r.c);
 	CU_ASSERT_EQUAL(r.c.voided, 1);
 	CU_ASSERT_EQUAL(r.c.lost, 1);
-	CU_ASSERT_EQUAL(r.c.ngaps, 1);
+	CU_ASSERT_EQUAL(r.c.stage.h->ngaps, 1);
 	CU_ASSERT_STRING_EQUAL(env_of(&r, 10, "/env/Y"), "kept");
 	CU_ASSERT_STRING_EQUAL(env_of(&r, 10, "/env/X"), "(none)");
 	CU_ASSERT_EQUAL(l->tail, l->reserve);
@@ -289,9 +289,9 @@ static void a_lane_s_losses_become_a_gap(void)
 	l->lost = 5;
 	drain(&r);
 	drain(&r);
-	CU_ASSERT_EQUAL(r.c.ngaps, 1);
-	CU_ASSERT_EQUAL(r.c.gaps[0].lost, 5);
-	CU_ASSERT_EQUAL(r.c.gaps[0].to_ns - r.c.gaps[0].from_ns, 200);
+	CU_ASSERT_EQUAL(r.c.stage.h->ngaps, 1);
+	CU_ASSERT_EQUAL(r.c.stage.h->gap[0].lost, 5);
+	CU_ASSERT_EQUAL(r.c.stage.h->gap[0].to_ns - r.c.stage.h->gap[0].from_ns, 200);
 	rig_end(&r);
 }
 
@@ -615,7 +615,7 @@ static void what_is_stamped_later_than_now_is_of_now(void)
 		for (size_t i = 0; i < r.c.npending; i++)
 			CU_ASSERT(r.c.pending[i].time_ns >= before && r.c.pending[i].time_ns <= clock_now(&r.c.clock));
 		CU_ASSERT_EQUAL(r.c.lost, 2);
-		CU_ASSERT(r.c.gaps[0].from_ns <= clock_now(&r.c.clock) && r.c.gaps[0].to_ns <= clock_now(&r.c.clock));
+		CU_ASSERT(r.c.stage.h->gap[0].from_ns <= clock_now(&r.c.clock) && r.c.stage.h->gap[0].to_ns <= clock_now(&r.c.clock));
 		collect_apply_all(&r.c);
 		CU_ASSERT_STRING_EQUAL(env_of(&r, 10, "/env/X"), "last");
 		c.stamp = 0;
