@@ -80,11 +80,11 @@ static void summary_json(const struct snaptrail_summary *s)
 	json_line(&j);
 }
 
-static void summary_recorded(const struct snaptrail_summary *s)
+static void summary_recorded(const struct snaptrail_summary *s, const char *name)
 {
 	char a[TIME_WORDS], b[TIME_WORDS], d[TIME_WORDS], e[TIME_WORDS], f[TIME_WORDS], g[TIME_WORDS];
 
-	fprintf(stderr, "snaptrail: recorded %s: %s, %s %s, %s %s, %s %s in %s %s, %s stored\n", s->session,
+	fprintf(stderr, "snaptrail: recorded %s: %s, %s %s, %s %s, %s %s in %s %s, %s stored\n", name,
 		duration_words(s->duration_ns, a), count_words(s->processes, b), plural(s->processes, "process", "processes"),
 		count_words(s->threads, d), plural(s->threads, "thread", "threads"), count_words(s->changes, e),
 		plural(s->changes, "change", "changes"), count_words(s->snapshots, f),
@@ -118,19 +118,20 @@ static void summary_lost(const struct snaptrail_summary *s)
 static void summary_words(struct cli *c, const struct snaptrail_summary *s)
 {
 	const char *store = cli_flag(c, "store"), *flag = store ? " --store " : "";
-	char a[TIME_WORDS], b[TIME_WORDS];
+	char a[TIME_WORDS], b[TIME_WORDS], *name = clean_text(s->session, strlen(s->session), 0);
 
 	store = store ? store : "";
 	if (s->unheard) {
-		fprintf(stderr, "snaptrail: recorded %s: %s\n", s->session, s->error);
+		fprintf(stderr, "snaptrail: recorded %s: %s\n", name, s->error);
 	} else {
-		summary_recorded(s);
+		summary_recorded(s, name);
 		summary_lost(s);
 		fprintf(stderr, "snaptrail: cost %s of CPU beside the command's %s\n", duration_words(s->recorder_cpu_ns, a),
 			duration_words(s->target_cpu_ns, b));
 	}
 	fprintf(stderr, "snaptrail: next: snaptrail%s%s show | snaptrail%s%s log | snaptrail%s%s diff first latest\n", flag,
 		store, flag, store, flag, store);
+	free(name);
 }
 
 int cmd_run(struct cli *c)

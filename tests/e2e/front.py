@@ -86,6 +86,11 @@ def test_a_script_without_an_interpreter_runs_detached_too():
     assert (p.returncode, p.stdout) == (3, b"told\n")
 
 
+def test_a_name_reaches_no_terminal_as_control_characters():
+    p = subprocess.run([SNAPTRAIL, "run", "--store", "store", "--session", "a\nb\033[31m", "--", "true"], stderr=subprocess.PIPE)
+    assert p.returncode == 0 and b"recorded a\\x0ab\\x1b[31m: " in p.stderr, p.stderr
+
+
 def test_the_recorder_holds_no_descriptor_of_the_caller_s():
     r, w = os.pipe()
     high = 2000
