@@ -248,7 +248,7 @@ static bool exec_called(const char *path, char *const *env)
 {
 	if (!reporting(GROUP_PROCESS))
 		return false;
-	REPORT(.kind = EXEC_CALLED, .name = text_there(path), .flags = env && !keeps_visitor(env));
+	REPORT(.kind = EXEC_CALLED, .name = text_there(path), .flags = !keeps_visitor(env));
 	return true;
 }
 
@@ -268,14 +268,14 @@ EXPORT int execve(const char *path, char *const argv[], char *const env[])
 
 EXPORT int execv(const char *path, char *const argv[])
 {
-	bool reported = exec_called(path, NULL);
+	bool reported = exec_called(path, environ);
 
 	return exec_failed(reported, EXEC_WITH(environ, REAL(execve)(path, argv, target_env)));
 }
 
 EXPORT int execvp(const char *file, char *const argv[])
 {
-	bool reported = exec_called(file, NULL);
+	bool reported = exec_called(file, environ);
 
 	return exec_failed(reported, EXEC_WITH(environ, REAL(execvpe)(file, argv, target_env)));
 }

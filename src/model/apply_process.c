@@ -686,6 +686,31 @@ static void on_thread(struct moment *at, struct process *p, const struct change 
 	}
 }
 
+/* Flag 1: the new image's environment has no visitor.  Until something is heard of it
+ * again, what is shown is what was before. */
+static void on_exec(struct moment *at, struct process *p, const struct change *c)
+{
+	static const char left[] = "executed without the visitor: ";
+	const struct value *v;
+	struct entity *e;
+	struct key k;
+
+	p->execing = c->kind == EXEC_CALLED;
+	key_named(&k, p->pid, "", "blind", 5);
+	if (p->execing && c->flags & 1) {
+		_cleanup_buf_ struct buf text = BUF_INIT;
+
+		buf_put(&text, left, sizeof left - 1);
+		buf_put(&text, c->name.p, c->name.n);
+		memory_set(at, p, &k, text.data, text.len, "note");
+	} else if (!p->execing) {
+		e = model_find(at->m, TABLE_MEMORY, k.text, k.n);
+		v = e ? value_get(&e->value, "value") : NULL;
+		if (v && v->type == VALUE_STRING && v->n >= sizeof left - 1 && memcmp(v->bytes, left, sizeof left - 1) == 0)
+			memory_unset(at, &k);
+	}
+}
+
 /* ---- one Change ---- */
 
 void apply_process(struct moment *at, const struct change *c, const uint8_t *raw, size_t n)
@@ -703,8 +728,7 @@ void apply_agent(struct moment *at, struct process *p, const struct change *c)
 {
 	switch (c->kind) {
 	case PROCESS_EXITING: on_exiting(at, p, c); break;
-	case EXEC_CALLED: p->execing = true; break;
-	case EXEC_FAILED: p->execing = false; break;
+	case EXEC_CALLED: case EXEC_FAILED: on_exec(at, p, c); break;
 	default: on_thread(at, p, c); break;
 	}
 }

@@ -3,6 +3,7 @@ libraries, names that are ours too, locks, stacks, filters, the programs of this
 
 TEST_SUITES=long asks every program there is; by default it is some of them, other ones
 each time (TEST_SEED repeats a run)."""
+import json
 import os
 import random
 import re
@@ -129,6 +130,19 @@ def test_a_filter_and_vfork_leave_nobody_silent_unsaid():
         assert neighbours("vforks", who) == (0, b"done\n")
         record(NEIGHBOURS, "vforks", who, session=who)
         assert said in snaptrail("log", "--session", who), who
+
+
+def test_who_leaves_us_behind_says_so():
+    for name, command, left in (("kept", "exec env sleep 0.1", False), ("bare", "exec env -i /bin/sleep 0.1", True),
+                                ("failed", "env -i /no/such/program; :", False)):
+        record("sh", "-c", command, session=name)
+        state = json.loads(snaptrail("show", "latest", "--json", "--session", name))
+        said = [m["value"] for k, m in state["memory"].items() if k.endswith("/blind")]
+        log = snaptrail("log", "--session", name)
+        assert ('executed without the visitor: /bin/sleep"' in log) == left, (name, log)
+        assert not said or (PLAIN and left), (name, said)  # there nobody is left to see its end
+    log = snaptrail("log", "--session", "failed")
+    assert '+ "executed without the visitor: /no/such/program"' in log and '- "executed without' in log, log
 
 
 def test_what_a_call_refuses_to_read_no_hook_reads():
