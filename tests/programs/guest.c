@@ -388,6 +388,21 @@ static int case_busy(char **a)
 	return printf("busy %s\n", getenv("BUSY")) < 0;
 }
 
+/* May make no larger ring: what comes at once does not fit its first lane. */
+static int case_cramped(char **a)
+{
+	struct rlimit none = { 0, 0 };
+
+	(void)a;
+	setrlimit(RLIMIT_FSIZE, &none);
+	for (int burst = 0; burst < 10; burst++) {
+		for (int i = 0; i < 2000; i++)
+			setenv("CRAMPED", i & 1 ? "odd" : "even", 1);
+		usleep(30000);
+	}
+	return 0;
+}
+
 /* An address buffer that ends where the memory ends. */
 static int case_accept(char **a)
 {
@@ -558,7 +573,7 @@ static int case_everything(char **a)
 static const struct { const char *name; int (*run)(char **); } cases[] = {
 #define CASE(n) { #n, case_##n }
 	CASE(errno), CASE(fds), CASE(wait), CASE(wait_nothing), CASE(vfork), CASE(spawn), CASE(main_leaves),
-	CASE(strict), CASE(tsc), CASE(crash), CASE(abort), CASE(overflow), CASE(close_all), CASE(jump), CASE(handler),
+	CASE(strict), CASE(tsc), CASE(crash), CASE(abort), CASE(overflow), CASE(close_all), CASE(jump), CASE(cramped), CASE(handler),
 	CASE(storm), CASE(chain), CASE(small_stacks), CASE(cancel), CASE(keys), CASE(limits), CASE(busy), CASE(accept),
 	CASE(reopen), CASE(log), CASE(lives), CASE(forking_threads),
 	CASE(future), CASE(everything),
