@@ -299,6 +299,7 @@ static void stop_with(pid_t pid)
 	pid_t front = getpid(), looks = fork();
 
 	if (looks == 0) {
+		target_pid = 0; /* what is forwarded is the front's to forward */
 		while (is_stopped(pid) && getppid() == front)
 			nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 		if (getppid() == front)

@@ -275,8 +275,8 @@ static int pointer_text(const struct session *s, char *text, size_t size, int re
 
 	if (stat(s->folder, &st) < 0)
 		st.st_dev = 0; /* taken away already */
-	n = snprintf(text, size, "folder %s\nboot %.39s\ndevice %llu\nrecorder %d\n", s->folder, s->board->boot_id,
-		     (unsigned long long)st.st_dev, recorder);
+	n = snprintf(text, size, "folder %s\nboot %.39s\ndevice %llu\nrecorder %d\n", s->folder,
+		     s->board->boot_id[0] ? s->board->boot_id : "-", (unsigned long long)st.st_dev, recorder);
 	return root ? n + snprintf(text + n, size - (size_t)n, "pid %d\n", root) : n;
 }
 
@@ -475,7 +475,7 @@ int session_attach(struct session *s, const char *pointer, bool take)
 	if (r < 0)
 		return r;
 	read_boot_id(now, sizeof now);
-	if (strcmp(boot, now) != 0)
+	if (strcmp(boot, "-") != 0 && now[0] && strcmp(boot, now) != 0) /* both are known */
 		return fail(-EOWNERDEAD, "%s: of a time before the machine restarted", pointer);
 	r = board_map(s);
 	return r == -ENOENT && !is_here(s) ? fail(-EXDEV, "its rings in %s cannot be seen from here", s->folder) : r;

@@ -364,3 +364,30 @@ def test_what_was_lost_is_counted_once_on_every_road():
             time.sleep(0.2)
             (s,) = [s for s in json.loads(snaptrail("sessions", "--json")) if s["name"] == name]
             assert s["lost"] == lost > 1000, (name, lost, s)
+
+
+def test_what_cannot_be_seen_stays_and_what_is_of_an_earlier_boot_has_ended():
+    interrupted(["target", "recorder"])
+    live = os.path.join(os.environ["SNAPTRAIL_STORE"], "live")
+    (name,) = os.listdir(live)
+    pointer = os.path.join(live, name)
+    with open(pointer) as f:
+        whole = f.read()
+    folder = re.search("^folder (.*)$", whole, re.M).group(1)
+
+    def sessions_with(text):
+        with open(pointer, "w") as f:
+            f.write(text)
+        p = subprocess.run([SNAPTRAIL, "sessions", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=True)
+        return json.loads(p.stdout)[0], p.stderr
+    os.rename(folder, folder + "-away")  # as in another's /dev/shm
+    s, said = sessions_with(re.sub("^device .*$", "device 1", whole, flags=re.M))
+    assert "cannot be salvaged yet" in said and "cannot be seen from here" in said and os.path.exists(pointer), said
+    os.rename(folder + "-away", folder)
+    with open(folder + "/board", "r+b") as f:  # its version
+        f.seek(8)
+        f.write(b"\x63")
+    s, said = sessions_with(whole)
+    assert "another version" in said and os.path.exists(folder), said
+    s, said = sessions_with(re.sub("^boot .*$", "boot of-another-day", whole, flags=re.M))
+    assert s["note"] == "the machine restarted while it was recorded" and not os.path.exists(pointer), (s, said)
