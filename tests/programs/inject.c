@@ -44,7 +44,7 @@ static const struct { const char *name; int number; } hows[] = {
 
 static struct traced {
 	pid_t tid, tgid;
-	uint64_t from, to;   /* the visitor's text, as far as it was found */
+	uint64_t from, to;   /* the visitor's text, as far as it was found; of the command the loader's */
 	bool command, thread_of_ours, failing;
 } *traced;
 static size_t ntraced;
@@ -102,9 +102,10 @@ static void look(struct traced *t)
 	line[readlink(path, line, sizeof line - 1) < 0 ? 0 : strcspn(line, "\n")] = 0;
 	t->command = strrchr(line, '/') && strcmp(strrchr(line, '/'), "/snaptrail") == 0;
 	snprintf(path, sizeof path, "/proc/%d/maps", (int)t->tgid);
-	f = t->command ? NULL : fopen(path, "r");
+	f = fopen(path, "r");
 	while (f && fgets(line, sizeof line, f))
-		if (sscanf(line, "%lx-%lx r-xp %*s %*s %*s %599s", &from, &to, name) == 3 && strstr(name, "/libsnaptrail-preload.so")) {
+		if (sscanf(line, "%lx-%lx r-xp %*s %*s %*s %599s", &from, &to, name) == 3 &&
+		    strstr(name, t->command ? "/ld-linux" : "/libsnaptrail-preload.so")) {
 			t->from = from;
 			t->to = to;
 		}
@@ -121,6 +122,8 @@ static bool is_ours(struct traced *t, uint64_t ip)
 		look(t);
 	if (who == VISITOR)
 		return ip >= t->from && ip < t->to;
+	if (t->command && ip >= t->from && ip < t->to) /* before our first instruction: what then fails ends as the loader likes */
+		return false;
 	if (t->command || who == FRONT)
 		return t->command && (t->tgid == root) == (who == FRONT);
 	if (t->tid != t->tgid && !t->thread_of_ours) { /* in the program without a supervisor */
