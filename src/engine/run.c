@@ -361,7 +361,7 @@ static int spawn(const char *program, char *const argv[], char *const env[], pid
 
 	if (pid == 0) {
 		if (child_ignored)
-			signal(SIGCHLD, SIG_IGN);
+			signal(SIGCHLD, SIG_IGN); /* NOLINT(clang-analyzer-unix.Vfork): dispositions are not shared */
 		execve(program, argv, env);
 		error = errno; /* NOLINT(clang-analyzer-unix.Vfork): for the parent, who waits in vfork() */
 		_exit(127);
