@@ -100,7 +100,7 @@ def each_call(who):
             live = os.environ["SNAPTRAIL_STORE"] + "/live"
             assert not os.path.isdir(live) or not os.listdir(live), os.listdir(live)
     print(who, lives, outcomes, sorted(failed))
-    assert set(outcomes) != {"refused"} and len(failed) > 4, (outcomes, failed)
+    assert set(outcomes) != {"refused"} and len(failed) > (4 if ALL else 1), (outcomes, failed)  # a sample may be of few
 
 
 @limit(3000 if ALL else 120)

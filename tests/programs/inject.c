@@ -121,7 +121,7 @@ static bool is_ours(struct traced *t, uint64_t ip)
 	if (!t->command && t->to == 0)
 		look(t);
 	if (who == VISITOR)
-		return ip >= t->from && ip < t->to;
+		return !t->command && ip >= t->from && ip < t->to;
 	if (t->command && ip >= t->from && ip < t->to) /* before our first instruction: what then fails ends as the loader likes */
 		return false;
 	if (t->command || who == FRONT)
