@@ -82,7 +82,7 @@ static inline __attribute__((always_inline)) socklen_t room_of(const struct sock
 {
 	bool here = (uintptr_t)n - (uintptr_t)__builtin_frame_address(0) < 4096;
 
-	return a && n && (here || readable(n)) ? *n : 0;
+	return a && n && reporting(GROUP_COMMUNICATION) && (here || readable(n)) ? *n : 0;
 }
 
 EXPORT int accept(int fd, struct sockaddr *a, socklen_t *n)

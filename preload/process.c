@@ -103,6 +103,8 @@ EXPORT int daemon(int nochdir, int noclose)
 
 /* ---- exec ---- */
 
+#define OUR_NAME "libsnaptrail-preload"
+
 static bool on_page(uintptr_t *known, const void *p)
 {
 	bool good = (uintptr_t)p >> 12 == *known || readable(p);
@@ -127,7 +129,7 @@ static bool keeps_visitor(char *const *env)
 			struct bytes b = text_there(*env);
 
 			if (b.n > 11 && __builtin_memcmp(b.p, "LD_PRELOAD=", 11) == 0)
-				return __builtin_strstr(*env, "libsnaptrail-preload") != NULL;
+				return __builtin_strstr(b.p, OUR_NAME) != NULL;
 		}
 	}
 	return false;
@@ -139,8 +141,6 @@ static bool keeps_visitor(char *const *env)
  * may be nowhere: the loader would complain on the new image's stderr, so that
  * image goes without us. */
 static bool root_moved;
-
-#define OUR_NAME "libsnaptrail-preload"
 
 /* The next entry of a preload list, as the loader splits it. */
 static const char *next_entry(const char *p, size_t *ret_n)

@@ -27,7 +27,7 @@ static int take(struct prepared *p, const char *name)
 		return fail(-EBUSY, "session %s is being recorded", name);
 	if (r < 0)
 		session_close(&p->session, false);
-	return r == -ENOENT || r == -EOWNERDEAD || r == -EBADMSG ? fail(-ENOENT, "session %s has ended", name) : r;
+	return session_is_gone(r) ? fail(-ENOENT, "session %s has ended", name) : r;
 }
 
 int attend(const struct config *c, const char *name)

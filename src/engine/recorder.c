@@ -281,7 +281,6 @@ static void never_began(struct recorder *r)
 	store_session_end(r->o->store, &m);
 }
 
-/* False: it goes on elsewhere.  Not all stored: the session stays for a salvage. */
 /* Folders that somebody took away hold nothing any more. */
 static void say_what_is_left(struct recorder *r, bool stored, struct snaptrail_summary *s)
 {
@@ -298,6 +297,7 @@ static void say_what_is_left(struct recorder *r, bool stored, struct snaptrail_s
 		snprintf(s->error, sizeof s->error, "%.180s; what waits is salvaged by the next command that finds room", why);
 }
 
+/* False: it goes on elsewhere.  Not all stored: the session stays for a salvage. */
 static bool record(struct recorder *r, struct snaptrail_summary *s, bool *ret_stored)
 {
 	bool cut, stored;

@@ -25,6 +25,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "engine/inject.h"
+#include "engine/look.h"
 #include "engine/prepare.h"
 #include "engine/recorder.h"
 
@@ -277,19 +278,11 @@ static bool stays_stopped(pid_t pid)
 
 static bool is_stopped(pid_t pid)
 {
-	char path[40], text[512];
-	const char *end;
-	ssize_t n;
-	int fd;
+	char comm[32], state = 0;
+	uint32_t ppid;
+	uint64_t start;
 
-	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-	if (fd >= 0)
-		close(fd);
-	text[n > 0 ? n : 0] = 0;
-	end = strrchr(text, ')');
-	return end && (end[2] == 'T' || end[2] == 't');
+	return look_stat((uint32_t)pid, &ppid, &start, comm, &state) && (state == 'T' || state == 't');
 }
 
 /* Stops with it, and continues with it: whoever continues only one of the two means
@@ -408,6 +401,7 @@ static int start_target(struct front *f, char **env, pid_t *ret_pid)
 static void hear(const struct front *f, struct snaptrail_summary *s)
 {
 	struct pollfd answer = { .fd = f->control[0], .events = POLLIN };
+	const char *why = "the recorder ended before its command; the next command of this store salvages what was recorded";
 	ssize_t n = -1;
 	int r, more = 20;
 
@@ -422,9 +416,11 @@ static void hear(const struct front *f, struct snaptrail_summary *s)
 	snprintf(s->session, sizeof s->session, "%s", f->p.name);
 	snprintf(s->store, sizeof s->store, "%s", f->p.config->path ? f->p.config->path : "");
 	s->unheard = s->unstored = true;
-	snprintf(s->error, sizeof s->error, "%s",
-		 n < 0 ? "the recorder does not answer, and is not waited for; it stores the rest, or the next command salvages it" :
-			 "the recorder ended before its command; the next command of this store salvages what was recorded");
+	if (r <= 0)
+		why = "the recorder does not answer, and is not waited for; it stores the rest, or the next command salvages it";
+	else if (access(f->p.session.folder, F_OK) < 0 && errno == ENOENT)
+		why = "the recorder ended before its command, and its rings were removed";
+	snprintf(s->error, sizeof s->error, "%s", why);
 }
 
 static int attend(struct front *f, char **env, int *ret_status, struct snaptrail_summary *ret)
@@ -518,13 +514,13 @@ int run_command(const struct config *c, const struct snaptrail_run_options *o, i
 	const char *name = o->session ? o->session : getenv("SNAPTRAIL_SESSION");
 	int r;
 
-	note_inherited(&f);
 	r = prepare_name(&f.p, c, name, o->argv[0]);
 	if (r < 0)
 		return r;
 	r = find_and_check(&f);
 	if (r < 0)
 		return r;
+	note_inherited(&f);
 	r = prepare(&f.p, o->argv);
 	if (r == -ENOENT || r == -EACCES)
 		r = -EIO; /* those two mean the program; the detail says what this is */
@@ -532,6 +528,7 @@ int run_command(const struct config *c, const struct snaptrail_run_options *o, i
 		r = run_prepared(&f, ret_status, ret);
 	else
 		session_close(&f.p.session, true);
+	free(f.inherited);
 	/* The session belongs to the recorder now; this copy just goes. */
 	return r;
 }

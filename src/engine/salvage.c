@@ -356,7 +356,7 @@ static bool has_ended(struct store *st, const char *id)
 /* Its rings are gone for ever: it has ended.  For any other reason they stay for later. */
 static int nothing_to_salvage(struct store *st, struct session *s, int why)
 {
-	bool gone = why == -EOWNERDEAD || why == -ENOENT || why == -EBADMSG;
+	bool gone = session_is_gone(why);
 	int e = why;
 
 	if (gone)

@@ -79,9 +79,12 @@ static bool may_live(const char *folder)
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return errno != ENOENT;
-	may = pread(fd, &b, sizeof b, 0) != (ssize_t)sizeof b ? !is_orphan(folder) :
-	      b.pid_ns != namespace_here()		       ? b.pid_ns != 0 :
-								 kill((pid_t)b.recorder_pid, 0) == 0 || errno != ESRCH;
+	if (pread(fd, &b, sizeof b, 0) != (ssize_t)sizeof b)
+		may = !is_orphan(folder); /* it is being made */
+	else if (b.pid_ns != namespace_here())
+		may = b.pid_ns != 0;
+	else
+		may = kill((pid_t)b.recorder_pid, 0) == 0 || errno != ESRCH;
 	close(fd);
 	return may;
 }
@@ -275,8 +278,8 @@ static int pointer_text(const struct session *s, char *text, size_t size, int re
 
 	if (stat(s->folder, &st) < 0)
 		st.st_dev = 0; /* taken away already */
-	n = snprintf(text, size, "folder %s\nboot %.39s\ndevice %llu\nrecorder %d\n", s->folder,
-		     s->board->boot_id[0] ? s->board->boot_id : "-", (unsigned long long)st.st_dev, recorder);
+	n = snprintf(text, size, "folder %s\nboot %.39s\ndevice %lld\nrecorder %d\n", s->folder,
+		     s->board->boot_id[0] ? s->board->boot_id : "-", (long long)st.st_dev, recorder);
 	return root ? n + snprintf(text + n, size - (size_t)n, "pid %d\n", root) : n;
 }
 
@@ -434,25 +437,31 @@ static int board_map(struct session *s)
 	return r == -ENOENT ? fail(r, "%s: gone", path) : fail(r, "%s: of another version of snaptrail", path);
 }
 
+static long long pointer_number(const struct session *s, const char *name)
+{
+	char text[1024] = "";
+	const char *at;
+
+	if (s->lease < 0 || pread(s->lease, text, sizeof text - 1, 0) <= 0)
+		return 0;
+	at = strstr(text, name);
+	return at ? atoll(at + strlen(name)) : 0;
+}
+
 /* Whether the file system that its folder was made in is the one that is seen here. */
 static bool is_here(const struct session *s)
 {
-	unsigned long long device = 0;
-	char text[1024] = "", parent[sizeof s->folder];
-	const char *at;
+	long long device = pointer_number(s, "\ndevice ");
+	char parent[sizeof s->folder];
 	struct stat st;
 
-	if (pread(s->lease, text, sizeof text - 1, 0) <= 0 || (at = strstr(text, "\ndevice ")) == NULL ||
-	    sscanf(at, " device %llu", &device) != 1 ||
-	    device == 0)
-		return true; /* it never said */
 	snprintf(parent, sizeof parent, "%s", s->folder);
-	for (char *slash; (slash = strrchr(parent, '/')) && slash > parent;) {
+	for (char *slash; device && (slash = strrchr(parent, '/')) && slash > parent;) {
 		*slash = 0;
 		if (stat(parent, &st) == 0)
-			return st.st_dev == device;
+			return (long long)st.st_dev == device;
 	}
-	return false;
+	return device == 0; /* it never said */
 }
 
 int session_attach(struct session *s, const char *pointer, bool take)
@@ -481,19 +490,8 @@ int session_attach(struct session *s, const char *pointer, bool take)
 	return r == -ENOENT && !is_here(s) ? fail(-EXDEV, "its rings in %s cannot be seen from here", s->folder) : r;
 }
 
-static int pointer_number(const struct session *s, const char *name)
-{
-	char text[1024] = "";
-	const char *at;
-
-	if (s->lease < 0 || pread(s->lease, text, sizeof text - 1, 0) <= 0)
-		return 0;
-	at = strstr(text, name);
-	return at ? atoi(at + strlen(name)) : 0;
-}
-
-int session_recorder_pid(const struct session *s) { return pointer_number(s, "\nrecorder "); }
-int session_root_pid(const struct session *s) { return pointer_number(s, "\npid "); }
+int session_recorder_pid(const struct session *s) { return (int)pointer_number(s, "\nrecorder "); }
+int session_root_pid(const struct session *s) { return (int)pointer_number(s, "\npid "); }
 
 void session_release(struct session *s, bool remove)
 {

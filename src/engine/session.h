@@ -7,6 +7,7 @@
 #ifndef SNAPTRAIL_ENGINE_SESSION_H
 #define SNAPTRAIL_ENGINE_SESSION_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -32,6 +33,7 @@ int session_create(struct session *s, const char *store_folder, const char *id, 
  * left.  -EXDEV its folder is in a file system that is not seen here, -EPROTO of another
  * version, -EMFILE, -ENOMEM and others: not now. */
 int session_attach(struct session *s, const char *pointer, bool take);
+static inline bool session_is_gone(int r) { return r == -EOWNERDEAD || r == -ENOENT || r == -EBADMSG; }
 /* Lets go of the lease; with `remove` the pointer goes away, and no process
  * joins any more.  The board stays mapped. */
 void session_release(struct session *s, bool remove);

@@ -165,7 +165,6 @@ struct board {
 	uint32_t closing;           /* the session is over: new processes stay out */
 	uint64_t no_lane;           /* reports lost because no lane could be had */
 	uint64_t no_lane_first, no_lane_last;
-	uint64_t no_lane_told;      /* so many of `no_lane` stand in a stage */
 	char error[256];            /* the first error of any process */
 	uint64_t calibration[3];    /* tick, session ns, rate: the line in force, for readers */
 	/* the stage, for readers of a live session */
@@ -180,6 +179,7 @@ struct board {
 	uint32_t stack_groups;      /* enum hook_group, those whose Changes carry a call stack */
 	uint32_t stack_depth;       /* frames */
 	uint64_t stacks_missed[STACK_MISSES]; /* reports without one, by enum stack_miss */
+	uint64_t no_lane_told;      /* so many of `no_lane` stand in a stage */
 };
 #define BOARD_KNOWN_OFFSET 4096u
 #define BOARD_WORDS_OFFSET 8192u
