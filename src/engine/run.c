@@ -293,7 +293,8 @@ static void stop_with(pid_t pid)
 
 	if (looks == 0) {
 		target_pid = 0; /* what is forwarded is the front's to forward */
-		while (is_stopped(pid) && getppid() == front)
+		/* Not before it has stopped: who is continued too early stays stopped. */
+		while ((is_stopped(pid) || !is_stopped(front)) && getppid() == front)
 			nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 		if (getppid() == front)
 			kill(front, SIGCONT);
