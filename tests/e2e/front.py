@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from lib import SNAPTRAIL, children_of, snaptrail, wait_for
+from lib import SNAPTRAIL, children_of, snaptrail, state, wait_for
 
 RUN = [SNAPTRAIL, "run", "--quiet", "--store", os.path.abspath("store"), "--"]
 
@@ -19,11 +19,6 @@ def test_a_caller_that_ignores_its_children_gets_the_status():
     assert {first["exitCode"], second["exitCode"]} == {7, None} and {first["signal"], second["signal"]} == {None, signal.SIGSEGV}
     mask = [*ignoring, *RUN, "grep", "SigIgn", "/proc/self/status"]
     assert subprocess.check_output(mask) == subprocess.check_output(ignoring + mask[-3:])
-
-
-def state(pid):
-    with open("/proc/%d/stat" % pid) as f:
-        return f.read().rsplit(")", 1)[1].split()[0]
 
 
 def test_who_continues_the_command_continues_run_and_the_other_way_round():

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from lib import (PRELOAD, SNAPTRAIL, alive, need, plain_argv, program, show, snaptrail, steady_note, wait_for)
-from survival import acknowledged, all_commands_work, counted, every_value_is_there, gone
+from survival import acknowledged, all_commands_work, counted, every_value_is_there
 
 PYTHON = "/usr/bin/python3"
 

@@ -126,13 +126,18 @@ def children_of(pid):
         return []
 
 
-def dead(pid):
-    """It holds no file and no lock any more; its parent may not have noticed."""
+def state(pid):
+    """The letter of /proc; X when it is gone."""
     try:
         with open("/proc/%d/stat" % pid) as f:
-            return f.read().rpartition(")")[2].split()[0] in "ZX"
+            return f.read().rpartition(")")[2].split()[0]
     except OSError:
-        return True
+        return "X"
+
+
+def dead(pid):
+    """It holds no file and no lock any more; its parent may not have noticed."""
+    return state(pid) in "ZX"
 
 
 def type_of_link(link):

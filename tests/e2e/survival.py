@@ -8,7 +8,7 @@ import struct
 import subprocess
 import time
 
-from lib import SNAPTRAIL, children_of, limit, program, run_argv, show, skip, snaptrail, wait_for
+from lib import SNAPTRAIL, children_of, dead, limit, program, run_argv, show, skip, snaptrail, wait_for
 
 
 def acknowledged(threads=1):
@@ -22,14 +22,6 @@ def recorder_pid():
         if s["live"] and s["recorderPid"]:
             return s["recorderPid"]
     return None
-
-
-def gone(pid):
-    try:
-        with open("/proc/%d/stat" % pid) as f:
-            return f.read().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def interrupted(victims, profile="default", threads=1, after=0.4, options=()):
@@ -59,10 +51,10 @@ def interrupted(victims, profile="default", threads=1, after=0.4, options=()):
         for pid in target:
             os.kill(pid, signal.SIGKILL)
     for pid in target:
-        wait_for(lambda: gone(pid))
+        wait_for(lambda: dead(pid))
     p.wait(20)
     if "recorder" in victims:
-        wait_for(lambda: gone(recorder))
+        wait_for(lambda: dead(recorder))
     return acknowledged(threads), p.returncode
 
 
@@ -162,7 +154,7 @@ def test_run_claims_nothing_of_a_recorder_that_was_killed():
         p.stdout.readline()
         (recorder,) = wait_for(lambda: {recorder_pid()} - {None, p.pid})
         os.kill(recorder, signal.SIGKILL)
-        wait_for(lambda: gone(recorder))
+        wait_for(lambda: dead(recorder))
         said = p.communicate(b"\n", timeout=30)[1].decode()
         assert p.returncode == 0 and "salvages" in said, said
         if options:
