@@ -2,8 +2,9 @@
  *
  * vfork and clone are not wrapped: a wrapper's frame would be returned from
  * twice.  Their names lead to a jump that only sets a flag, after which the
- * hooks compare the pid before they report, because a vfork child runs in its
- * parent's memory.  A program that never calls them never pays for that. */
+ * hooks compare the pid before they report, because such a child may run in its
+ * parent's memory.  A program that never calls them never pays for that.  What a
+ * vfork child executes is said on its parent's lane, as the parent waits for it. */
 #include "visitor.h"
 
 #include <sys/prctl.h>
@@ -11,11 +12,11 @@
 #include "sys.h"
 
 /* The flag, then on to the real function with every register as it came. */
-#define JUMP_TO(name) \
+#define JUMP_TO(name, flag) \
 	__asm__(".text\n.globl " #name "\n.type " #name ", @function\n" #name ":\n" \
 		"	.cfi_startproc\n" \
 		"	endbr64\n" \
-		"	movb $1, visitor_vfork_seen(%rip)\n" \
+		flag \
 		"	cmpq $0, real_" #name "(%rip)\n" \
 		"	jne 1f\n" \
 		"	push %rdi\n	push %rsi\n	push %rdx\n	push %rcx\n	push %r8\n	push %r9\n" \
@@ -26,8 +27,18 @@
 		"1:	jmp *real_" #name "(%rip)\n" \
 		"	.cfi_endproc\n.size " #name ", .-" #name "\n")
 
-JUMP_TO(vfork);
-JUMP_TO(clone);
+JUMP_TO(vfork, "	lock orb $1, visitor_shared(%rip)\n");
+/* The third argument: without CLONE_VM it is a fork; with CLONE_VFORK or CLONE_THREAD
+ * (the same pid) as vfork is; else beside the thread it was made by. */
+JUMP_TO(clone,
+	"	testl $0x100, %edx\n"
+	"	je 3f\n"
+	"	testl $0x14000, %edx\n"
+	"	je 2f\n"
+	"	lock orb $1, visitor_shared(%rip)\n"
+	"	jmp 3f\n"
+	"2:	lock orb $2, visitor_shared(%rip)\n"
+	"3:\n");
 
 EXPORT pid_t fork(void)
 {
@@ -242,65 +253,81 @@ EXPORT int chroot(const char *path)
 
 void process_mounts_moved(void) { root_moved = true; }
 
+struct exec {
+	bool reported;
+	uint32_t child;            /* of vfork, which says so for its parent */
+};
+
 /* What came before stays on record whether or not the call returns.  Flag 1:
  * the new environment leaves the visitor behind. */
-static bool exec_called(const char *path, char *const *env)
+static struct exec exec_called(const char *path, char *const *env)
 {
-	if (!reporting(GROUP_PROCESS))
-		return false;
-	REPORT(.kind = EXEC_CALLED, .name = text_there(path), .flags = !keeps_visitor(env));
-	return true;
+	struct exec e = { 0 };
+
+	if (reporting(GROUP_PROCESS)) {
+		REPORT(.kind = EXEC_CALLED, .name = text_there(path), .flags = !keeps_visitor(env));
+		e.reported = true;
+	} else if (visitor.groups & GROUP_PROCESS) {
+		e.child = visitor_vfork_child();
+		if (e.child)
+			visitor_vfork_report((struct change){ .kind = PROCESS_SPAWNED, .pid = e.child, .name = text_there(path),
+							      .value = text("vfork"), .flags = !keeps_visitor(env) });
+	}
+	return e;
 }
 
-static int exec_failed(bool reported, int r)
+static int exec_failed(struct exec e, int r)
 {
-	if (reported && reporting(GROUP_PROCESS))
+	if (e.reported && reporting(GROUP_PROCESS))
 		REPORT(.kind = EXEC_FAILED, .error = (uint32_t)errno);
+	if (e.child && visitor_vfork_child() == e.child)
+		visitor_vfork_report((struct change){ .kind = PROCESS_SPAWNED, .pid = e.child, .value = text("vfork"), .flags = 2,
+						      .error = (uint32_t)errno });
 	return r;
 }
 
 EXPORT int execve(const char *path, char *const argv[], char *const env[])
 {
-	bool reported = exec_called(path, env);
+	struct exec e = exec_called(path, env);
 
-	return exec_failed(reported, EXEC_WITH(env, REAL(execve)(path, argv, target_env)));
+	return exec_failed(e, EXEC_WITH(env, REAL(execve)(path, argv, target_env)));
 }
 
 EXPORT int execv(const char *path, char *const argv[])
 {
-	bool reported = exec_called(path, environ);
+	struct exec e = exec_called(path, environ);
 
-	return exec_failed(reported, EXEC_WITH(environ, REAL(execve)(path, argv, target_env)));
+	return exec_failed(e, EXEC_WITH(environ, REAL(execve)(path, argv, target_env)));
 }
 
 EXPORT int execvp(const char *file, char *const argv[])
 {
-	bool reported = exec_called(file, environ);
+	struct exec e = exec_called(file, environ);
 
-	return exec_failed(reported, EXEC_WITH(environ, REAL(execvpe)(file, argv, target_env)));
+	return exec_failed(e, EXEC_WITH(environ, REAL(execvpe)(file, argv, target_env)));
 }
 
 EXPORT int execvpe(const char *file, char *const argv[], char *const env[])
 {
-	bool reported = exec_called(file, env);
+	struct exec e = exec_called(file, env);
 
-	return exec_failed(reported, EXEC_WITH(env, REAL(execvpe)(file, argv, target_env)));
+	return exec_failed(e, EXEC_WITH(env, REAL(execvpe)(file, argv, target_env)));
 }
 
 EXPORT int fexecve(int fd, char *const argv[], char *const env[])
 {
-	bool reported = exec_called("(descriptor)", env);
+	struct exec e = exec_called("(descriptor)", env);
 
-	return exec_failed(reported, EXEC_WITH(env, REAL(fexecve)(fd, argv, target_env)));
+	return exec_failed(e, EXEC_WITH(env, REAL(fexecve)(fd, argv, target_env)));
 }
 
 EXPORT int execveat(int fd, const char *path, char *const argv[], char *const env[], int flags)
 {
-	bool reported;
+	struct exec e;
 
 	LACKING(execveat, -1);
-	reported = exec_called(path, env);
-	return exec_failed(reported, EXEC_WITH(env, real.execveat(fd, path, argv, target_env, flags)));
+	e = exec_called(path, env);
+	return exec_failed(e, EXEC_WITH(env, real.execveat(fd, path, argv, target_env, flags)));
 }
 
 /* The list forms: their words are put into an array as the C library does. */
@@ -349,12 +376,13 @@ EXPORT int execle(const char *path, const char *arg, ...)
 
 /* ---- spawn ---- */
 
-static int spawned(uint64_t t, int r, pid_t pid, const char *path, const char *how)
+static int spawned(uint64_t t, int r, pid_t pid, const char *path, char *const *env, const char *how)
 {
 	if (t == 0)
 		return r;
 	if (r == 0)
-		REPORT(.kind = PROCESS_SPAWNED, .stamp = t, .pid = (uint32_t)pid, .name = text(path), .value = text(how));
+		REPORT(.kind = PROCESS_SPAWNED, .stamp = t, .pid = (uint32_t)pid, .name = text(path), .value = text(how),
+		       .flags = !keeps_visitor(env));
 	hold_end();
 	return r;
 }
@@ -366,7 +394,7 @@ EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_acti
 	pid_t child = 0;
 	int r = EXEC_WITH(env, REAL(posix_spawn)(pid ? pid : &child, path, actions, attr, argv, target_env));
 
-	return spawned(t, r, r == 0 && pid ? *pid : child, path, "posix_spawn");
+	return spawned(t, r, r == 0 && pid ? *pid : child, path, env, "posix_spawn");
 }
 
 EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
@@ -376,7 +404,7 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
 	pid_t child = 0;
 	int r = EXEC_WITH(env, REAL(posix_spawnp)(pid ? pid : &child, file, actions, attr, argv, target_env));
 
-	return spawned(t, r, r == 0 && pid ? *pid : child, file, "posix_spawnp");
+	return spawned(t, r, r == 0 && pid ? *pid : child, file, env, "posix_spawnp");
 }
 
 EXPORT int system(const char *command)
@@ -573,9 +601,14 @@ EXPORT long syscall(long number, ...)
 	va_end(ap);
 	switch (number) {
 	case SYS_vfork:
+		visitor_shares(CLONE_VM | CLONE_VFORK);
+		break;
 	case SYS_clone:
+		visitor_shares((uint64_t)a[0]);
+		break;
 	case SYS_clone3:
-		visitor_vfork_seen = true;
+		if (readable((const char *)a[0]) && readable((const char *)a[0] + 7))
+			visitor_shares(*(const uint64_t *)a[0]); /* of struct clone_args */
 		break;
 	case SYS_pivot_root:
 		root_moved = true;

@@ -22,7 +22,7 @@
 #endif
 
 struct visitor visitor;
-bool visitor_vfork_seen;
+uint8_t visitor_shared;
 bool visitor_refused;
 bool visitor_decided;
 uint32_t sys_forbidden;
@@ -68,20 +68,21 @@ struct bytes text_there(const char *s)
 
 void visitor_locks(bool strict)
 {
-	if (visitor_vfork_seen && !sys_forbidden) {
+	if (visitor_shared && !sys_forbidden) {
 		if ((uint32_t)sys0(SYS_getpid) != visitor.pid) {
 			self.locked_child = true;
 			return;
 		}
-		if (visitor.threads_seen && !strict) /* from now on nobody can tell a child of vfork from itself */
+		/* From now on nobody can tell a child from its parent. */
+		if ((visitor.threads_seen || visitor_shared & SHARED_BESIDE) && !strict)
 			process_blind("vfork behind a filter");
 		else
-			visitor_vfork_seen = false;
+			visitor_shared = 0;
 	}
 	__atomic_fetch_add(&sys_forbidden, 1, __ATOMIC_SEQ_CST);
 	if (strict) {
 		visitor_tsc_off();
-		visitor_vfork_seen = false; /* no more of them, and no getpid to tell one */
+		visitor_shared = 0; /* no more of them, and no getpid to tell one */
 	}
 }
 
@@ -574,7 +575,7 @@ void visitor_forked(uint64_t stamp)
 		return;
 	self.busy = true;
 	visitor.pid = forked_pid();
-	visitor_vfork_seen = false;
+	visitor_shared = 0;
 	same = in_same_namespace();
 	if (visitor.pid && visitor.groups && !visitor.board->closing && process_begin()) {
 		MARK("child begun");
@@ -598,13 +599,51 @@ bool visitor_enter(void)
 		visitor_forked(0);
 		return visitor.groups != 0;
 	}
-	if (visitor_vfork_seen) {
+	if (visitor_shared) {
 		if (self.locked_child || sys_forbidden || (uint32_t)sys0(SYS_getpid) != visitor.pid)
 			return false; /* a vfork child, or who knows: this memory is its parent's */
 		if (!visitor.threads_seen)
-			visitor_vfork_seen = false;
+			visitor_shared &= SHARED_BESIDE;
 	}
 	return self.generation == *visitor.generation || thread_begin();
+}
+
+uint32_t visitor_vfork_child(void)
+{
+	const struct lane *l = self.lane;
+	uint32_t pid;
+
+	if (visitor.board == NULL || visitor_shared != SHARED_WAITED_FOR || sys_forbidden || self.locked_child || self.ended ||
+	    self.busy || self.generation != *visitor.generation || *visitor.generation == 0)
+		return 0;
+	/* Its parent may have been killed and the lane be another's, or have executed something
+	 * on another thread. */
+	if (__atomic_load_n(&l->state, __ATOMIC_ACQUIRE) != LANE_LIVE || l->pid != visitor.pid || l->tid != self.tid ||
+	    l->image != visitor.image)
+		return 0;
+	pid = (uint32_t)sys0(SYS_getpid);
+	return pid != visitor.pid && (uint32_t)sys0(SYS_getppid) == visitor.pid ? pid : 0;
+}
+
+void visitor_vfork_report(struct change c)
+{
+	uint32_t inner = change_size(&c), extent = record_extent(1 + varint_size(inner) + inner), size = self.mask + 1;
+	struct lane *l = self.lane;
+	uint64_t used = l->reserve + extent - __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE);
+
+	if ((l->reserve & self.mask) + extent > size)
+		used += size - (l->reserve & self.mask);
+	if (used > size / 2 || extent > size / 4) /* as in lane_reserve_slow() */
+		lane_lose(l);
+	else
+		report_plain(c);
+}
+
+void visitor_shares(uint64_t clone_flags)
+{
+	if (clone_flags & CLONE_VM)
+		__atomic_fetch_or(&visitor_shared, clone_flags & (CLONE_VFORK | CLONE_THREAD) ? SHARED_WAITED_FOR : SHARED_BESIDE,
+				  __ATOMIC_SEQ_CST);
 }
 
 /* Which counters are this thread's; called by the heap's object. */

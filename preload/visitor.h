@@ -2,8 +2,8 @@
  *
  * A hook calls the real function and reports what changed.  It never touches
  * errno (all our own system calls are raw), takes no lock, allocates nothing.
- * Before the visitor is ready, in a vfork child and after a thread's end the
- * hooks pass straight through. */
+ * Before the visitor is ready and after a thread's end the hooks pass straight
+ * through, and in a vfork child all but exec's. */
 #ifndef SNAPTRAIL_PRELOAD_VISITOR_H
 #define SNAPTRAIL_PRELOAD_VISITOR_H
 
@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
@@ -71,7 +72,10 @@ struct visitor {
 	struct gauge *more_gauges; /* of descriptors beyond SLOT_GAUGES, or NULL */
 };
 extern struct visitor visitor;
-extern bool visitor_vfork_seen;  /* a hook may run in a vfork child */
+/* Whether a hook may run in a child that shares this memory: while its parent waits
+ * (vfork), or beside it (clone). */
+enum { SHARED_WAITED_FOR = 1, SHARED_BESIDE = 2 };
+extern uint8_t visitor_shared;
 
 /* One for each thread; initial-exec, far below the 256 bytes a guest may take. */
 struct visitor_thread {
@@ -97,13 +101,21 @@ extern __thread struct visitor_thread self __attribute__((tls_model("initial-exe
 
 /* The slow half: a thread's first report, a forked child, a vfork child. */
 bool visitor_enter(void);
+/* The pid of a vfork child that may report here as the parent, who waits for it, and
+ * whose thread's lane this is; 0: it is none, or nobody can say. */
+uint32_t visitor_vfork_child(void);
+/* Such a report, while that is so: without a call stack, as it stands on the parent's
+ * own; where its lane would have to grow with the child's rights, lost and counted. */
+void visitor_vfork_report(struct change c);
+/* Somebody calls clone or the like with these flags. */
+void visitor_shares(uint64_t clone_flags);
 
 /* May this thread report facts of this group now? */
 static inline __attribute__((always_inline)) bool reporting(uint32_t group)
 {
 	if (unlikely(!(visitor.groups & group)))
 		return false;
-	if (likely(self.generation == *visitor.generation && !visitor_vfork_seen && self.generation))
+	if (likely(self.generation == *visitor.generation && !visitor_shared && self.generation))
 		return true;
 	return visitor_enter();
 }

@@ -546,7 +546,7 @@ struct snaptrail_summary {
 	uint64_t processes, threads;
 	uint64_t recorder_cpu_ns, target_cpu_ns;
 	uint32_t remaining;             /* processes that live on with a detached recorder */
-	uint32_t uninjected;            /* seen in /proc alone */
+	uint32_t uninjected;            /* ran what the visitor was not in: known from /proc or from who started it */
 	bool unheard;                   /* the recorder ended before its command: no number above is known */
 	bool unstored;                  /* not all of it is in the store; error says why */
 	char error[512];                /* the recorder's last error, "" for none */

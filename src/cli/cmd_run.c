@@ -106,8 +106,8 @@ static void summary_lost(const struct snaptrail_summary *s)
 	if ((!s->lost && !s->unstored) || s->coalesced)
 		fputc('\n', stderr);
 	if (s->uninjected)
-		fprintf(stderr, "snaptrail: %" PRIu32 " %s seen in /proc alone: injection did not take\n", s->uninjected,
-			plural(s->uninjected, "process was", "processes were"));
+		fprintf(stderr, "snaptrail: %" PRIu32 " %s known from /proc or from what started %s alone: injection did not take\n",
+			s->uninjected, plural(s->uninjected, "process is", "processes are"), s->uninjected == 1 ? "it" : "them");
 	if (s->remaining)
 		fprintf(stderr, "snaptrail: %" PRIu32 " %s on and %s recorded further\n", s->remaining,
 			plural(s->remaining, "process lives", "processes live"), plural(s->remaining, "is", "are"));

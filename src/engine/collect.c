@@ -470,6 +470,13 @@ static void identify(struct collector *c, struct lane_view *v, const struct head
 		return;
 	if (h->kind == PROCESS_FORKED && ch.tid == 0)
 		return; /* the parent's report of its child */
+	if (h->kind == PROCESS_SPAWNED || h->kind == EXEC_FAILED) {
+		uint32_t pid = h->kind == EXEC_FAILED ? v->pid : ch.pid;
+
+		if (pid && v->lane && c->process_seen)
+			c->process_seen(c->arg, pid);
+		return;
+	}
 	if (ch.tid)
 		v->tid = ch.tid;
 	if (h->kind == PROCESS_BEGAN && v->lane) { /* not what a feed says */
@@ -523,7 +530,8 @@ static void ingest(struct collector *c, struct lane_view *v, uint64_t pos, uint6
 		collect_gap(c, v->idle_ns, clock_now(&c->clock), 1, "a report was damaged");
 		return;
 	}
-	if (h.kind == THREAD_BEGAN || h.kind == PROCESS_BEGAN || h.kind == PROCESS_FORKED)
+	if (h.kind == THREAD_BEGAN || h.kind == PROCESS_BEGAN || h.kind == PROCESS_FORKED || h.kind == PROCESS_SPAWNED ||
+	    h.kind == EXEC_FAILED)
 		identify(c, v, &h);
 	time_ns = clock_time(&c->clock, h.stamp);
 	if (v->lane && time_ns > c->now_ns && time_that_came(c, h.stamp) < time_ns) {

@@ -78,7 +78,7 @@ struct collector {
 	uint64_t no_lane_seen;
 	uint64_t own_offset;     /* of the recorder's own lane */
 	const char *secret_words; /* hidden in what is read of /proc; NULL: nothing is */
-	/* told of processes: a new lane, an image that began */
+	/* told of processes: a new lane, an image that began or could not, a child that was started */
 	void (*process_seen)(void *arg, uint32_t pid);
 	/* told of SNAPSHOT_WANTED when the model has reached its instant exactly; may seal */
 	void (*snapshot_wanted)(void *arg, uint64_t time_ns, const struct change *wish);

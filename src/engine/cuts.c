@@ -10,6 +10,7 @@
 #include "engine/look.h"
 
 #define UNHEARD_NS 1000000000u /* how long a program may take to be loaded */
+#define AWAITED_NS 100000000u  /* the same, when its parent has said that it was started */
 
 /* Until all that is stamped up to time_ns has been applied; false when a call
  * under way holds that back for too long. */
@@ -25,7 +26,8 @@ bool cuts_drain_beyond(struct recorder *r, uint64_t time_ns)
 	return r->c.watermark_ns > time_ns;
 }
 
-static void found_child(struct recorder *r, uint32_t pid, uint32_t parent)
+/* stamp: of the look that found it. */
+static void found_child(struct recorder *r, uint32_t pid, uint32_t parent, uint64_t stamp)
 {
 	struct followed *p = followed_find(r, pid);
 
@@ -36,18 +38,29 @@ static void found_child(struct recorder *r, uint32_t pid, uint32_t parent)
 	/* Forked children report nothing until they do something. */
 	if (!p->uninjected || p->exited_ns || collect_lanes(&r->c, pid) || model_process(r->c.model, pid))
 		return;
-	follow_report_uninjected(r, pid, parent);
+	follow_report_uninjected(r, pid, parent, stamp);
 }
 
 /* The command lives, and has not said a word since long before: its visitor could not begin. */
-static void root_unheard(struct recorder *r)
+static void root_unheard(struct recorder *r, uint64_t stamp)
 {
 	struct followed *p = r->root_known && !r->o->host ? followed_find(r, (uint32_t)r->root_pid) : NULL;
 
 	if (p == NULL || mono_now_ns() - r->began_mono_ns < UNHEARD_NS)
 		return;
 	p->uninjected = p->uninjected || (collect_lanes(&r->c, p->pid) == 0 && model_process(r->c.model, p->pid) == NULL);
-	found_child(r, p->pid, 0);
+	found_child(r, p->pid, 0, stamp);
+}
+
+/* Whoever started it has said so, and it has not: it may be static, or without our variable. */
+static void images_unheard(struct recorder *r, uint64_t stamp)
+{
+	for (struct followed *p = r->processes; p; p = p->next) {
+		struct process *m = p->exited_ns ? NULL : model_process(r->c.model, p->pid);
+
+		if (m && m->alive && m->awaited_ns && m->awaited_ns + AWAITED_NS < r->c.watermark_ns)
+			follow_report_uninjected(r, p->pid, 0, stamp);
+	}
 }
 
 /* Two looks at every process, and what they say that the hooks did not: facts
@@ -74,11 +87,13 @@ uint64_t cuts_look_around(struct recorder *r)
 		if (stamp)
 			look_report(&looks[i], &r->c, stamp);
 		for (size_t k = 0; stamp && k < looks[i].nchildren; k++)
-			found_child(r, looks[i].children[k], looks[i].pid);
+			found_child(r, looks[i].children[k], looks[i].pid, stamp);
 		look_done(&looks[i]);
 	}
 	free(looks);
-	root_unheard(r);
+	root_unheard(r, stamp);
+	if (stamp)
+		images_unheard(r, stamp);
 	collect_apply(&r->c);
 	return stamp;
 }
@@ -271,7 +286,7 @@ void cuts_automatic(struct recorder *r)
 
 	if (!r->started) {
 		if (model_processes_seen(r->c.model) == 0) {
-			root_unheard(r);
+			root_unheard(r, 0);
 			return;
 		}
 		r->started = true;

@@ -208,8 +208,9 @@ void follow_settle(struct recorder *r)
 	}
 }
 
-/* A process that no visitor reports: what /proc says of it. */
-void follow_report_uninjected(struct recorder *r, uint32_t pid, uint32_t parent)
+/* A process that no visitor reports: what /proc says of it.  It was silent at `stamp` (0:
+ * now); what it reports of later wins. */
+void follow_report_uninjected(struct recorder *r, uint32_t pid, uint32_t parent, uint64_t stamp)
 {
 	struct followed *p = follow(r, pid);
 	char comm[32] = "", state = 0;
@@ -221,7 +222,7 @@ void follow_report_uninjected(struct recorder *r, uint32_t pid, uint32_t parent)
 	if (!look_stat(pid, &ppid, &start, comm, &state) || (parent && ppid != parent))
 		return;
 	line = look_cmdline(r->c.secret_words, pid, &n);
-	struct change c = { .kind = PROCESS_UNINJECTED, .pid = pid, .ppid = ppid, .source = SOURCE_PROC,
+	struct change c = { .kind = PROCESS_UNINJECTED, .stamp = stamp, .pid = pid, .ppid = ppid, .source = SOURCE_PROC,
 			    .name = BYTES(comm, strlen(comm)), .value = BYTES(line, n), .start_ticks = start };
 
 	collect_report(&r->c, &c);
@@ -254,7 +255,7 @@ static void on_control(struct recorder *r)
 		session_set_pids(r->o->session, (int)getpid(), m.pid);
 		follow(r, (uint32_t)m.pid)->uninjected = m.uninjected;
 		if (m.uninjected)
-			follow_report_uninjected(r, (uint32_t)m.pid, 0);
+			follow_report_uninjected(r, (uint32_t)m.pid, 0, 0);
 	} else if (m.type == CONTROL_ENDED) {
 		struct followed *p = followed_find(r, (uint32_t)m.pid);
 

@@ -56,7 +56,7 @@ static void summarize(struct recorder *r, struct snaptrail_summary *s)
 		.stored_bytes = f.stored_bytes, .processes = model_processes_seen(r->c.model),
 		.threads = model_threads_seen(r->c.model), .target_cpu_ns = r->root_cpu_ns, .remaining = follow_living(r),
 		.recorder_cpu_ns = (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec,
-		.uninjected = r->uninjected,
+		.uninjected = r->uninjected + (uint32_t)model_processes_unheard(r->c.model),
 	};
 	snprintf(s->session, sizeof s->session, "%s", r->o->session_name);
 	snprintf(s->store, sizeof s->store, "%s", store_path(r->o->store) ? store_path(r->o->store) : "");

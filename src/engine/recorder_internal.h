@@ -55,7 +55,7 @@ uint32_t follow_living(const struct recorder *r);
 void follow_settle(struct recorder *r);
 /* The first process had not said a word; stamp 0: now. */
 void follow_report_unheard(struct recorder *r, uint32_t pid, uint64_t stamp);
-void follow_report_uninjected(struct recorder *r, uint32_t pid, uint32_t parent);
+void follow_report_uninjected(struct recorder *r, uint32_t pid, uint32_t parent, uint64_t stamp);
 void follow_events(struct recorder *r);
 
 /* ---- cuts.c ---- */

@@ -160,7 +160,7 @@ static void process_retire(struct moment *at, struct process *p)
 	}
 	p->agent = NULL;
 	p->exec_count = 0;
-	p->execing = false;
+	p->awaited_ns = 0;
 }
 
 /* The process `pid`, made when this is the first that is heard of it. */
@@ -331,7 +331,7 @@ static void on_forked(struct moment *at, const struct change *c)
 		return;
 	p = process_begin(at, c->pid, c->ppid, &fresh);
 	if (p && p->agent && value_get(&p->agent->value, "recordedFrom")) { /* /proc was faster */
-		value_unset(&p->agent->value, "recordedFrom");
+		field_drop(at, p->agent, "recordedFrom");
 		fresh = true;
 	}
 	if (p == NULL || !fresh)
@@ -506,12 +506,13 @@ static void on_began(struct moment *at, const struct change *c, const uint8_t *r
 			buf_byte(&line, ' ');
 		buf_put(&line, item.p, item.n);
 	}
-	if (p->execing || !fresh)
+	field_drop(at, p->agent, "recordedFrom"); /* /proc was faster */
+	if (p->awaited_ns || !fresh)
 		task_end(at, p, "completed", "replaced by exec");
 	threads_end(at, p, p->pid, "exec");
 	explicit_end(at, p, "replaced by exec");
 	p->exec_count++;
-	p->execing = false;
+	p->awaited_ns = 0;
 	field_int(at, p->agent, "execCount", p->exec_count);
 	field_str(at, p->agent, "status", "busy");
 	if (at->source == SOURCE_PLUGIN) {
@@ -576,6 +577,12 @@ static void on_ended(struct moment *at, const struct change *c)
 	p->alive = false;
 	env_forget(p);
 	at->m->alive--;
+	if (p->awaited_ns) {
+		at->m->processes_unheard++;
+		if (*p->awaited)
+			field_str(at, p->agent, "name", p->awaited);
+		field_str(at, p->agent, "recordedFrom", "exec");
+	}
 	threads_end(at, p, 0, NULL);
 	explicit_end(at, p, "process ended");
 	if (!value_get(&p->agent->value, "endReason"))
@@ -612,17 +619,75 @@ static void on_seen(struct moment *at, const struct change *c)
 		field_text(at, p->agent, "executable", c->exe.p, c->exe.n);
 	if (fresh && at->source == SOURCE_PLUGIN)
 		field_str(at, p->agent, "status", "busy");
-	if (c->kind == PROCESS_UNINJECTED)
+	if (c->kind == PROCESS_UNINJECTED) {
 		field_str(at, p->agent, "recordedFrom", "proc");
+		p->awaited_ns = 0;
+	}
 }
 
-/* The child shows itself when its image begins; until then it exists. */
+/* The name of an image is the end of its path, as the kernel cuts it; of a descriptor's
+ * nobody knows. */
+void process_await(struct process *p, struct bytes path, uint64_t time_ns)
+{
+	const char *slash = path.n ? memrchr(path.p, '/', path.n) : NULL, *name = slash ? slash + 1 : path.p;
+	size_t n = path.n - (size_t)(name - (const char *)path.p);
+
+	if (n >= sizeof p->awaited)
+		n = sizeof p->awaited - 1;
+	if (n == 0 || *name == '(')
+		n = 0;
+	memcpy(p->awaited, name, n);
+	p->awaited[n] = 0;
+	p->awaited_ns = time_ns;
+}
+
+static const char left[] = "executed without the visitor: ";
+
+/* without_us: the new image's environment has no visitor.  Until something is heard of it
+ * again, what is shown is what was before. */
+static void image_called(struct moment *at, struct process *p, const struct change *c, bool without_us)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	struct key k;
+
+	process_await(p, c->name, at->time_ns);
+	if (!without_us)
+		return;
+	key_named(&k, p->pid, "", "blind", 5);
+	buf_put(&text, left, sizeof left - 1);
+	buf_put(&text, c->name.p, c->name.n);
+	memory_set(at, p, &k, text.data, text.len, "note");
+}
+
+static void image_failed(struct moment *at, struct process *p)
+{
+	const struct entity *e;
+	const struct value *v;
+	struct key k;
+
+	p->awaited_ns = 0;
+	if (p->agent)
+		field_drop(at, p->agent, "recordedFrom"); /* it took so long that it was taken for another */
+	key_named(&k, p->pid, "", "blind", 5);
+	e = model_find(at->m, TABLE_MEMORY, k.text, k.n);
+	v = e ? value_get(&e->value, "value") : NULL;
+	if (v && v->type == VALUE_STRING && v->n >= sizeof left - 1 && memcmp(v->bytes, left, sizeof left - 1) == 0)
+		memory_unset(at, &k);
+}
+
+/* The child shows itself when its image begins; until then it exists.  One that could not
+ * execute this may try another. */
 static void on_spawned(struct moment *at, const struct change *c)
 {
 	bool fresh;
+	struct process *p = c->pid ? process_begin(at, c->pid, at->pid, &fresh) : NULL;
 
-	if (c->pid)
-		process_begin(at, c->pid, at->pid, &fresh);
+	if (p == NULL || p->agent == NULL || p->exec_count)
+		return;
+	if (c->flags & 2)
+		image_failed(at, p);
+	else
+		image_called(at, p, c, c->flags & 1);
 }
 
 /* ---- threads ---- */
@@ -686,31 +751,6 @@ static void on_thread(struct moment *at, struct process *p, const struct change 
 	}
 }
 
-/* Flag 1: the new image's environment has no visitor.  Until something is heard of it
- * again, what is shown is what was before. */
-static void on_exec(struct moment *at, struct process *p, const struct change *c)
-{
-	static const char left[] = "executed without the visitor: ";
-	const struct value *v;
-	struct entity *e;
-	struct key k;
-
-	p->execing = c->kind == EXEC_CALLED;
-	key_named(&k, p->pid, "", "blind", 5);
-	if (p->execing && c->flags & 1) {
-		_cleanup_buf_ struct buf text = BUF_INIT;
-
-		buf_put(&text, left, sizeof left - 1);
-		buf_put(&text, c->name.p, c->name.n);
-		memory_set(at, p, &k, text.data, text.len, "note");
-	} else if (!p->execing) {
-		e = model_find(at->m, TABLE_MEMORY, k.text, k.n);
-		v = e ? value_get(&e->value, "value") : NULL;
-		if (v && v->type == VALUE_STRING && v->n >= sizeof left - 1 && memcmp(v->bytes, left, sizeof left - 1) == 0)
-			memory_unset(at, &k);
-	}
-}
-
 /* ---- one Change ---- */
 
 void apply_process(struct moment *at, const struct change *c, const uint8_t *raw, size_t n)
@@ -728,7 +768,8 @@ void apply_agent(struct moment *at, struct process *p, const struct change *c)
 {
 	switch (c->kind) {
 	case PROCESS_EXITING: on_exiting(at, p, c); break;
-	case EXEC_CALLED: case EXEC_FAILED: on_exec(at, p, c); break;
+	case EXEC_CALLED: image_called(at, p, c, c->flags & 1); break;
+	case EXEC_FAILED: image_failed(at, p); break;
 	default: on_thread(at, p, c); break;
 	}
 }

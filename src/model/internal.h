@@ -48,7 +48,7 @@ struct model {
 	uint64_t ended_last;        /* given to the last one */
 	char swarm[48];             /* the key of the session's swarm, "" before the first process */
 	struct said_pool stacks, modules;
-	uint64_t processes_seen, threads_seen;
+	uint64_t processes_seen, processes_unheard, threads_seen;
 	uint32_t alive;
 	int64_t active_agents, running_tasks;
 	model_observer observe;
@@ -119,6 +119,8 @@ bool agent_ended(const struct entity *e);
 uint32_t key_pid(const char *key, bool *ret_whole);
 
 struct process *process_get(struct model *m, uint32_t pid, bool create);
+/* An image of this path or name was started: nothing has been heard of it yet. */
+void process_await(struct process *p, struct bytes path, uint64_t time_ns);
 struct environment *environment_get(struct model *m, uint64_t hash, bool create);
 /* One without a hash, of one user: its maker. */
 struct environment *environment_unnamed(void);

@@ -118,6 +118,7 @@ bool model_end_known(struct model *m, uint32_t pid)
 
 uint32_t model_processes_alive(const struct model *m) { return m->alive; }
 uint64_t model_processes_seen(const struct model *m) { return m->processes_seen; }
+uint64_t model_processes_unheard(const struct model *m) { return m->processes_unheard; }
 uint64_t model_threads_seen(const struct model *m) { return m->threads_seen; }
 size_t model_size(const struct model *m) { return m->bytes + m->nentities * 48 + m->stacks.bytes + m->modules.bytes; }
 

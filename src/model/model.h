@@ -194,7 +194,10 @@ struct process {
 	uint32_t pid;
 	uint32_t exec_count;
 	bool alive;
-	bool execing;
+	/* An image was started of which nothing has been heard: since when (0: none), and what
+	 * its name will be. */
+	uint64_t awaited_ns;
+	char awaited[16];
 	/* An inherited environment stands for its entries in the memory table
 	 * until somebody looks at them or changes one. */
 	struct environment *env;
@@ -213,6 +216,8 @@ int model_exit_status(struct model *m, uint32_t pid);
 bool model_end_known(struct model *m, uint32_t pid);
 uint32_t model_processes_alive(const struct model *m);
 uint64_t model_processes_seen(const struct model *m);
+/* Of these the ones that ended with an image of which nothing was heard. */
+uint64_t model_processes_unheard(const struct model *m);
 uint64_t model_threads_seen(const struct model *m);
 
 #endif

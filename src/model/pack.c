@@ -155,6 +155,8 @@ void entry_pack(const struct entity *e, bool stamped, struct buf *out)
 
 #define ROWS_AHEAD 4u
 
+#define AWAITED 4u /* in AgentEntry */
+
 static void pack_entity(const struct model *m, const struct entity *e, struct buf *out)
 {
 	size_t mark;
@@ -167,6 +169,8 @@ static void pack_entity(const struct model *m, const struct entity *e, struct bu
 		entity_value(e);
 	mark = pack_begin(out, e->table + 1u);
 	entry_pack(e, !m->handed, out);
+	if (e->owner && e->owner->agent == e && e->owner->awaited_ns)
+		pack_bytes(out, AWAITED, e->owner->awaited, strlen(e->owner->awaited));
 	pack_end(out, mark);
 }
 
@@ -460,7 +464,7 @@ static void load_waiting(struct model *m, struct waiting *q)
 
 static bool load_entry(struct model *m, enum table t, const struct bytes *b)
 {
-	struct bytes key = BYTES("", 0);
+	struct bytes key = BYTES("", 0), awaited = { 0 };
 	struct entity *e = NULL;
 	struct wire w;
 	size_t pos = 0;
@@ -469,6 +473,8 @@ static bool load_entry(struct model *m, enum table t, const struct bytes *b)
 	while ((r = wire_next(b->p, b->n, &pos, &w)) > 0) {
 		if (w.type != 2)
 			return false;
+		if (t == TABLE_AGENTS && w.field == AWAITED)
+			awaited = w.b;
 		if (w.field == 1) {
 			key = w.b;
 			continue;
@@ -478,8 +484,11 @@ static bool load_entry(struct model *m, enum table t, const struct bytes *b)
 		if ((w.field == 2 || w.field == 3) && !load_value(e, &w))
 			return false;
 	}
-	if (r == 0 && e)
+	if (r == 0 && e) {
 		adopt(m, e);
+		if (awaited.p && e->owner && e->owner->agent == e)
+			process_await(e->owner, awaited, e->time_ns + 1);
+	}
 	return r == 0;
 }
 

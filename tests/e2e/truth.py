@@ -1,14 +1,16 @@
 """The kernel is the oracle: at quiet instants what snaptrail shows for
 descriptors, threads, children, folder and names is what /proc showed."""
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 
-from lib import (OWN_THREADS, PLAIN, SNAPTRAIL, assert_true_to, differences, limit, need, program, record, run_argv, show_at, skip,
-                 steady_note, supervised, wait_for)
+from lib import (OWN_THREADS, PLAIN, SNAPTRAIL, assert_true_to, differences, limit, need, program, record, run_argv, show,
+                 show_at, skip, steady_note, supervised, wait_for)
 
 
 HOSTS = ("run", "plain")
@@ -258,6 +260,7 @@ os.waitpid(pid, 0); note()"""), 2)
 def test_children_by_every_road_are_children():
     notes = story("""
 import subprocess
+import sys
 p = [subprocess.Popen(['sleep', '30']), subprocess.Popen(['sleep', '30'], close_fds=False)]
 p.append(subprocess.Popen('exec sleep 30', shell=True))
 q = os.posix_spawn('/usr/bin/sleep', ['sleep', '30'], os.environ)
@@ -486,6 +489,92 @@ def test_who_was_seen_before_it_could_report_is_not_called_uninjected():
     if subprocess.run(["cc", "-static", "-o", "still", "still.c"], stderr=subprocess.DEVNULL).returncode:
         skip("no static libc")
     assert uninjected("sh", "-c", "./still; ./still; /bin/true") == 2
+
+
+@supervised
+def test_who_ran_without_us_is_there_however_short_it_lived():
+    with open("brief.c", "w") as f:
+        f.write("int main(void) { return 3; }\n")
+    if subprocess.run(["cc", "-static", "-o", "brief", "brief.c"], stderr=subprocess.DEVNULL).returncode:
+        skip("no static libc")
+    code = """
+import os, subprocess
+pids = []
+for i in range(20):
+    p = subprocess.Popen(["./brief"])                     # vfork
+    p.wait()
+    pids.append(p.pid)
+    pids.append(os.posix_spawn("./brief", ["brief"], os.environ))
+    os.waitpid(pids[-1], 0)
+    p = os.fork()
+    if p == 0:
+        os.execv("./brief", ["brief"])
+    os.waitpid(p, 0)
+    pids.append(p)
+    for missing in "/missing/brief", "brief":             # the second in each folder of PATH
+        try:
+            subprocess.run([missing])
+        except FileNotFoundError:
+            pass
+    assert subprocess.run(["true"]).returncode == 0
+print(*pids)
+"""
+    p = subprocess.run([SNAPTRAIL, "run", "--json", "--session", "s", "--", sys.executable, "-c", code],
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=50)
+    pids = p.stdout.split()
+    agents = show("latest")["agents"]
+    for pid in pids:
+        a = agents["p" + pid]
+        assert (a["name"], a["exitCode"], a["recordedFrom"]) == ("brief", 3, "exec"), a
+        assert "endedAt" in a, a
+    others = [a for a in agents.values() if a["type"] == "process" and str(a["pid"]) not in pids]
+    assert not [a for a in others if "recordedFrom" in a], others
+    assert len(others) == 1 + 20 + 40, len(others)
+    assert json.loads(p.stderr.splitlines()[-1])["uninjected"] == len(pids) == 60
+
+
+@supervised
+def test_who_is_started_slowly_or_left_alone_is_counted_once():
+    with open("brief.c", "w") as f:
+        f.write("#include <unistd.h>\nint main(void) { return usleep(60000) + 3; }\n")
+    if subprocess.run(["cc", "-static", "-o", "brief", "brief.c"], stderr=subprocess.DEVNULL).returncode:
+        skip("no static libc")
+
+    def starts(case, path="./brief", during=lambda: None, number=0):
+        session = "%s%d" % (case, number)
+        p = subprocess.Popen([SNAPTRAIL, "run", "--json", "--interval", "150ms", "--session", session, "--", program("starts"), case, path],
+                             env={"SNAPTRAIL_STORE": os.environ["SNAPTRAIL_STORE"]},  # its beginning is short: no room was made
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        during()
+        out, err = p.communicate(timeout=40)
+        assert p.returncode == 0, (out, err)
+        state = show("latest", session)
+        others = [a for a in state["agents"].values() if a["type"] == "process" and a.get("name") != "starts"]
+        return out.split(), json.loads(err.splitlines()[-1]), others, state
+    for i in range(5):  # the first snapshot comes while it runs
+        _, told, others, _ = starts("once", number=i)
+        assert [(a["name"], a["exitCode"], a["recordedFrom"]) for a in others] == [("brief", 3, "exec")], others
+        assert told["uninjected"] == 1, told
+    _, told, others, _ = starts("slow")
+    assert told["uninjected"] == 1 and [a["name"] for a in others] == ["brief"], (told, others)
+    _, told, others, state = starts("unwaited")
+    assert told["uninjected"] == 1 and len(others) == 2, (told, others)
+    assert all(a["endedAt"] < state["timestamp"] - 1000 for a in others), (others, state["timestamp"])
+    _, told, _, _ = starts("limited")
+    assert told["lost"] == 1, told
+    with open("bad", "w") as f:
+        f.write("no program")
+    os.chmod("bad", 0o755)
+    lease = os.open("bad", os.O_RDWR)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+    def hold():
+        time.sleep(1)
+        fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    (errno, _), told, others, state = starts("fails", "./bad", hold)
+    assert errno in ("8", "26") and told["uninjected"] == 0 and not others, (errno, told, others)
+    assert not [a for a in state["agents"].values() if "recordedFrom" in a], state["agents"]
 
 
 def test_git_with_make_and_gcc_leaves_no_living_child_in_the_recording():

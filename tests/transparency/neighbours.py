@@ -134,6 +134,8 @@ def test_a_filter_and_vfork_leave_nobody_silent_unsaid():
 
 def test_who_leaves_us_behind_says_so():
     for name, command, left in (("kept", "exec env sleep 0.1", False), ("bare", "exec env -i /bin/sleep 0.1", True),
+                                ("vforked", "python3 -c 'import subprocess; subprocess.run([\"/bin/sleep\", \"0.1\"], env={})'", True),
+                                ("spawned", "python3 -c 'import os; os.waitpid(os.posix_spawn(\"/bin/sleep\", [\"sleep\", \"0.1\"], {}), 0)'", True),
                                 ("failed", "env -i /no/such/program; :", False)):
         record("sh", "-c", command, session=name)
         state = json.loads(snaptrail("show", "latest", "--json", "--session", name))

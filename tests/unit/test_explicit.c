@@ -13,7 +13,7 @@ int snaptrail_report_enabled(void);
 
 /* What the visitor would give it. */
 struct visitor visitor;
-bool visitor_vfork_seen;
+uint8_t visitor_shared;
 __thread struct visitor_thread self __attribute__((tls_model("initial-exec")));
 uint64_t room_verdicts[64];
 uint64_t stamp_monotonic(void) { return 77 | STAMP_MONOTONIC; }
