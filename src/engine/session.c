@@ -487,7 +487,9 @@ int session_attach(struct session *s, const char *pointer, bool take)
 	if (strcmp(boot, "-") != 0 && now[0] && strcmp(boot, now) != 0) /* both are known */
 		return fail(-EOWNERDEAD, "%s: of a time before the machine restarted", pointer);
 	r = board_map(s);
-	return r == -ENOENT && !is_here(s) ? fail(-EXDEV, "its rings in %s cannot be seen from here", s->folder) : r;
+	if (r == -ENOENT && !is_here(s))
+		return fail(-EXDEV, "its rings cannot be seen from here: %s says where (remove it if they are gone for good)", pointer);
+	return r;
 }
 
 int session_recorder_pid(const struct session *s) { return (int)pointer_number(s, "\nrecorder "); }

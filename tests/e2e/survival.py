@@ -374,7 +374,7 @@ def test_what_cannot_be_seen_stays_and_what_is_of_an_earlier_boot_has_ended():
         return json.loads(p.stdout)[0], p.stderr
     os.rename(folder, folder + "-away")  # as in another's /dev/shm
     s, said = sessions_with(re.sub("^device .*$", "device 1", whole, flags=re.M))
-    assert "cannot be salvaged yet" in said and "cannot be seen from here" in said and os.path.exists(pointer), said
+    assert "cannot be salvaged yet" in said and "cannot be seen from here" in said and "%s says where" % pointer in said and os.path.exists(pointer), said
     os.rename(folder + "-away", folder)
     with open(folder + "/board", "r+b") as f:  # its version
         f.seek(8)

@@ -202,7 +202,7 @@ def test_programs_of_this_machine_say_of_themselves_what_they_say_plain():
     as_nobody()
     paths = programs()
     if os.environ.get("TEST_SUITES") != "long":
-        paths = random.Random(seed).sample(paths, min(15, len(paths)))
+        paths = random.Random(seed).sample(paths, min(8, len(paths)))
     os.environ.update(TERM="dumb", PAGER="cat", PERL_HASH_SEED="0")
     os.environ.pop("DISPLAY", None)
     asked = refused = 0

@@ -276,7 +276,7 @@ static void what_is_handed_in_comes_back(void)
 				    .create = true,
 				    .fsync = STORE_FSYNC_NEVER };
 
-	for (uint64_t round = 0; round < (getenv("TEST_FEW") ? 4 : 40); round++) { /* TEST_FEW: under sanitizers */
+	for (uint64_t round = 0; round < (getenv("TEST_FEW") ? 4 : 20); round++) { /* TEST_FEW: under sanitizers */
 		struct temp_folder f;
 		struct store *st;
 		struct plain p = { 0 };
