@@ -98,6 +98,7 @@ static int begin_record(struct prepared *p, char *const argv[])
 	};
 
 	memcpy(m.id, p->session.id, sizeof m.id);
+	p->session.board->watermark_ns = m.started_ns; /* who is killed before the first round has this to go by */
 	return store_session_begin(p->store, &m);
 }
 

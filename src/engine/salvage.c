@@ -331,6 +331,8 @@ static int drain_rest(struct store *st, struct session *s, const struct leftover
 		e = fail(-EAGAIN, "a ring in %s could not be read", s->folder);
 	holds = count(c.stage.h);
 	latest_ns = latest(l->latest_ns, holds.latest_ns);
+	if (latest_ns == 0) /* nothing but losses */
+		latest_ns = heard_ns;
 	if (e == 0 && (holds.changes || c.stage.h->ngaps || (!*ret_lives && latest_ns > last_stored(st, s->id))))
 		e = store_stage(st, s, &c.stage, &holds, *ret_lives ? heard_ns : latest_ns, ORIGIN_CRASH);
 	MARK("salvage: rest stored");

@@ -201,6 +201,8 @@ def sound(kills):
     names = [s["name"] for s in json.loads(kills.snaptrail("sessions", "--json", code=(0, 4)))]
     left = os.listdir(os.path.join(os.environ["SNAPTRAIL_STORE"], "live"))
     assert len(names) == len(set(names)) and not left, (names, left)
+    for name in names:
+        kills.snaptrail("diff", "first", "latest", "--stat", "--session", name, code=(0, 1, 4))
 
 
 def ids(kills):
