@@ -629,13 +629,13 @@ static void on_seen(struct moment *at, const struct change *c)
  * nobody knows. */
 void process_await(struct process *p, struct bytes path, uint64_t time_ns)
 {
-	const char *slash = path.n ? memrchr(path.p, '/', path.n) : NULL, *name = slash ? slash + 1 : path.p;
-	size_t n = path.n - (size_t)(name - (const char *)path.p);
+	const char *from = path.n ? path.p : "", *slash = memrchr(from, '/', path.n), *name = slash ? slash + 1 : from;
+	size_t n = path.n - (size_t)(name - from);
 
+	if (n && *name == '(')
+		n = 0;
 	if (n >= sizeof p->awaited)
 		n = sizeof p->awaited - 1;
-	if (n == 0 || *name == '(')
-		n = 0;
 	memcpy(p->awaited, name, n);
 	p->awaited[n] = 0;
 	p->awaited_ns = time_ns;
