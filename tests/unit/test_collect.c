@@ -12,7 +12,7 @@
 void suite_collect(void);
 
 /* Time does not pass by itself: offset_ns is moved on. */
-#define SECOND 1000000000ll
+#define SECOND 1000000000LL
 
 struct rig {
 	struct temp_folder t;
