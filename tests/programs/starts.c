@@ -19,10 +19,12 @@ static pid_t start(const char *path, long ms, int limited)
 	pid_t p = vfork();
 
 	if (p == 0) {
+		/* NOLINTBEGIN(clang-analyzer-unix.Vfork): that is what is tried */
 		if (limited)
-			setrlimit(RLIMIT_FSIZE, &(struct rlimit){ 0, 0 }); /* NOLINT(clang-analyzer-unix.Vfork): that is what is tried */
+			setrlimit(RLIMIT_FSIZE, &(struct rlimit){ 0, 0 });
 		if (ms)
 			pause_ms(ms);
+		/* NOLINTEND(clang-analyzer-unix.Vfork) */
 		execl(path, "brief", NULL);
 		_exit(127);
 	}
