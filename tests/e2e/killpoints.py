@@ -34,7 +34,7 @@ def build():
         p = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd=HERE)
         assert p.returncode == 0, "%s: %s" % (command[0], p.stdout[-800:])
     if not os.path.exists(os.path.join(HERE, "Makefile")):
-        step("env", "CONFIG_SHELL=/bin/sh", os.path.join(SOURCE, "configure"), "--quiet", "--enable-kill-points", "CFLAGS=-O1")
+        step("env", "CONFIG_SHELL=/bin/sh", os.path.join(SOURCE, "configure"), "--quiet", "--enable-kill-points", "CFLAGS=-O0")
     step("make", "-s", "-j2", "proto/store.pb-c.c", "proto/store.pb-c.h", "proto/snaptrail.pb-c.c", "proto/snaptrail.pb-c.h")
     step("make", "-s", "-j2", "snaptrail", "preload/.libs/stamp")
     if not os.path.islink(os.path.join(HERE, "test-programs")):
