@@ -149,15 +149,14 @@ bool index_segment_name(const char *name)
 	return strspn(name, "0123456789abcdef") == 16 && strcmp(name + 16, ".seg") == 0;
 }
 
-/* New segments, in the order in which they were begun.  A damaged one is set
- * aside and counted, one that has no header yet is for the next look. */
-int index_find_segments(struct store *s)
+/* One look at the folder.  *ret_gone: one of those that it listed went meanwhile. */
+static int list_segments(struct store *s, bool *ret_gone)
 {
-	size_t known = s->nsegments;
 	struct dir d;
 	int worst = 0;
 
 	s->damaged = 0;
+	*ret_gone = false;
 	dir_open(&d, s->segments_path);
 	for (const char *name; (name = dir_next(&d));) {
 		struct segment *seg;
@@ -175,10 +174,27 @@ int index_find_segments(struct store *s)
 		}
 		segment_close(seg);
 		s->damaged += r == -EBADMSG || r == -EACCES;
+		*ret_gone |= r == -ENOENT;
 		if (r != -EBADMSG && r != -EACCES && r != -EAGAIN && r != -ENOENT)
 			worst = r;
 	}
 	dir_close(&d);
+	return worst;
+}
+
+#define LOOKS 20u
+
+/* New segments, in the order in which they were begun.  A damaged one is set
+ * aside and counted, one that has no header yet is for the next look.  What stood in
+ * one that was compacted away meanwhile stands in another, which the list may not have. */
+int index_find_segments(struct store *s)
+{
+	size_t known = s->nsegments;
+	bool gone = true;
+	int worst = 0;
+
+	for (unsigned look = 0; gone && look < LOOKS; look++)
+		worst = list_segments(s, &gone);
 	if (s->nsegments > known)
 		qsort(s->segments + known, s->nsegments - known, sizeof *s->segments, by_created);
 	return worst;

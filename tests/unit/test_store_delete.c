@@ -4,6 +4,7 @@
  * one every letter so far in brackets.  The state at a snapshot is what the last full
  * one at or before it holds and the letters behind. */
 #include "unit.h"
+#include "base/io.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -332,6 +333,46 @@ static void a_segment_that_went_bad_is_not_compacted_away(void)
 	temp_remove(&folder);
 }
 
+static struct io_ops racing;
+static unsigned races;
+
+/* Between the list of the segments and the first of them. */
+static int open_after_compaction(const char *path, int flags, mode_t mode)
+{
+	if (races && strstr(path, ".seg")) {
+		uint64_t freed = 0;
+		struct store *other;
+
+		io = &io_system;
+		races--;
+		other = open_as(STORE_DISK);
+		CU_ASSERT_TRUE(store_compact(other, 0, &freed) == 0 && freed > 0);
+		store_close(other);
+		io = &racing;
+	}
+	return io_system.open(path, flags, mode);
+}
+
+static void a_reader_whose_segments_go_before_it_opens_them_finds_all(void)
+{
+	struct store *s = fresh(STORE_DISK, "FiFiiFii");
+	char index[100];
+
+	CU_ASSERT_EQUAL(delete_some(s, (unsigned[]){ 1, 2 }, 2, NULL), 0);
+	store_close(s);
+	snprintf(index, sizeof index, "%s/index/main.idx", folder.path);
+	unlink(index);
+	racing = io_system;
+	racing.open = open_after_compaction;
+	races = 1;
+	io = &racing;
+	s = open_as(STORE_DISK);
+	io = &io_system;
+	CU_ASSERT_TRUE(races == 0 && store_snapshot_count(s, SESSION) == 6 && kept_read_as_before(s));
+	store_close(s);
+	temp_remove(&folder);
+}
+
 void suite_store_delete(void)
 {
 	CU_pSuite s = CU_add_suite("store_delete", NULL, NULL);
@@ -342,4 +383,5 @@ void suite_store_delete(void)
 	TEST(s, whatever_goes_the_rest_reads_as_before);
 	TEST(s, a_deletion_cut_short_never_was);
 	TEST(s, a_segment_that_went_bad_is_not_compacted_away);
+	TEST(s, a_reader_whose_segments_go_before_it_opens_them_finds_all);
 }
