@@ -477,6 +477,14 @@ http { access_log %(d)s/logs/a; root %(d)s; client_body_temp_path %(d)s/t/a; pro
         assert_true_to(n)
 
 
+def static_program(name, source):
+    """One that the loader, and with it we, never come into."""
+    with open(name + ".c", "w") as f:
+        f.write(source)
+    if subprocess.run(["cc", "-static", "-o", name, name + ".c"], stderr=subprocess.DEVNULL).returncode:
+        skip("no static libc")
+
+
 @supervised
 def test_who_was_seen_before_it_could_report_is_not_called_uninjected():
     def uninjected(*argv):
@@ -484,19 +492,13 @@ def test_who_was_seen_before_it_could_report_is_not_called_uninjected():
         assert p.returncode == 0, p.stderr
         return json.loads(p.stderr.splitlines()[-1])["uninjected"]
     assert uninjected("sh", "-c", "for i in $(seq 600); do /bin/true; done") == 0
-    with open("still.c", "w") as f:
-        f.write("#include <unistd.h>\nint main(void) { return usleep(300000); }\n")
-    if subprocess.run(["cc", "-static", "-o", "still", "still.c"], stderr=subprocess.DEVNULL).returncode:
-        skip("no static libc")
+    static_program("still", "#include <unistd.h>\nint main(void) { return usleep(300000); }\n")
     assert uninjected("sh", "-c", "./still; ./still; /bin/true") == 2
 
 
 @supervised
 def test_who_ran_without_us_is_there_however_short_it_lived():
-    with open("brief.c", "w") as f:
-        f.write("int main(void) { return 3; }\n")
-    if subprocess.run(["cc", "-static", "-o", "brief", "brief.c"], stderr=subprocess.DEVNULL).returncode:
-        skip("no static libc")
+    static_program("brief", "int main(void) { return 3; }\n")
     code = """
 import os, subprocess
 pids = []
@@ -535,10 +537,7 @@ print(*pids)
 
 @supervised
 def test_who_is_started_slowly_or_left_alone_is_counted_once():
-    with open("brief.c", "w") as f:
-        f.write("#include <unistd.h>\nint main(void) { return usleep(60000) + 3; }\n")
-    if subprocess.run(["cc", "-static", "-o", "brief", "brief.c"], stderr=subprocess.DEVNULL).returncode:
-        skip("no static libc")
+    static_program("brief", "#include <unistd.h>\nint main(void) { return usleep(60000) + 3; }\n")
 
     # Its beginning is short, so that no room was made for it.
     short = {k: v for k, v in os.environ.items() if k == "SNAPTRAIL_STORE" or k.endswith("SAN_OPTIONS")}
