@@ -11,34 +11,23 @@
 
 #include "sys.h"
 
-/* The flag, then on to the real function with every register as it came. */
-#define JUMP_TO(name, flag) \
+/* The flag, then on to the real function with every register as it came.  flags: clone's
+ * third argument, and what vfork is in its terms. */
+#define JUMP_TO(name, flags) \
 	__asm__(".text\n.globl " #name "\n.type " #name ", @function\n" #name ":\n" \
 		"	.cfi_startproc\n" \
 		"	endbr64\n" \
-		flag \
-		"	cmpq $0, real_" #name "(%rip)\n" \
-		"	jne 1f\n" \
 		"	push %rdi\n	push %rsi\n	push %rdx\n	push %rcx\n	push %r8\n	push %r9\n" \
 		"	sub $8, %rsp\n" \
-		"	call real_jumps\n" \
+		"	movl " flags ", %edi\n" \
+		"	call visitor_shares\n" \
 		"	add $8, %rsp\n" \
 		"	pop %r9\n	pop %r8\n	pop %rcx\n	pop %rdx\n	pop %rsi\n	pop %rdi\n" \
-		"1:	jmp *real_" #name "(%rip)\n" \
+		"	jmp *real_" #name "(%rip)\n" \
 		"	.cfi_endproc\n.size " #name ", .-" #name "\n")
 
-JUMP_TO(vfork, "	lock orb $1, visitor_shared(%rip)\n");
-/* The third argument: without CLONE_VM it is a fork; with CLONE_VFORK or CLONE_THREAD
- * (the same pid) as vfork is; else beside the thread it was made by. */
-JUMP_TO(clone,
-	"	testl $0x100, %edx\n"
-	"	je 3f\n"
-	"	testl $0x14000, %edx\n"
-	"	je 2f\n"
-	"	lock orb $1, visitor_shared(%rip)\n"
-	"	jmp 3f\n"
-	"2:	lock orb $2, visitor_shared(%rip)\n"
-	"3:\n");
+JUMP_TO(vfork, "$0x4100"); /* CLONE_VM | CLONE_VFORK */
+JUMP_TO(clone, "%edx");
 
 EXPORT pid_t fork(void)
 {
@@ -124,20 +113,20 @@ static bool on_page(uintptr_t *known, const void *p)
 	return good;
 }
 
-/* Reads what the kernel may refuse to read. */
-static bool keeps_visitor(char *const *env)
+/* Reads what the kernel may refuse to read, if it has not read it yet. */
+static bool keeps_visitor(char *const *env, bool was_read)
 {
-	uintptr_t known = UINTPTR_MAX; /* a page that can be read: most lie on the same few */
+	uintptr_t list = UINTPTR_MAX, texts = UINTPTR_MAX; /* pages that can be read: most lie on the same few */
 
 	for (; env; env++) {
-		if (!on_page(&known, env))
+		if (!was_read && !on_page(&list, env))
 			return true; /* nothing will be executed */
 		if (*env == NULL)
 			return false;
-		if (!on_page(&known, *env))
+		if (!was_read && !on_page(&texts, *env))
 			return true;
 		if ((*env)[0] == 'L') {
-			struct bytes b = text_there(*env);
+			struct bytes b = was_read ? text(*env) : text_there(*env);
 
 			if (b.n > 11 && __builtin_memcmp(b.p, "LD_PRELOAD=", 11) == 0)
 				return __builtin_strstr(b.p, OUR_NAME) != NULL;
@@ -265,13 +254,13 @@ static struct exec exec_called(const char *path, char *const *env)
 	struct exec e = { 0 };
 
 	if (reporting(GROUP_PROCESS)) {
-		REPORT(.kind = EXEC_CALLED, .name = text_there(path), .flags = !keeps_visitor(env));
+		REPORT(.kind = EXEC_CALLED, .name = text_there(path), .flags = !keeps_visitor(env, false));
 		e.reported = true;
 	} else if (visitor.groups & GROUP_PROCESS) {
 		e.child = visitor_vfork_child();
 		if (e.child)
 			visitor_vfork_report((struct change){ .kind = PROCESS_SPAWNED, .pid = e.child, .name = text_there(path),
-							      .value = text("vfork"), .flags = !keeps_visitor(env) });
+							      .value = text("vfork"), .flags = !keeps_visitor(env, false) });
 	}
 	return e;
 }
@@ -382,7 +371,7 @@ static int spawned(uint64_t t, int r, pid_t pid, const char *path, char *const *
 		return r;
 	if (r == 0)
 		REPORT(.kind = PROCESS_SPAWNED, .stamp = t, .pid = (uint32_t)pid, .name = text(path), .value = text(how),
-		       .flags = !keeps_visitor(env));
+		       .flags = !keeps_visitor(env, true));
 	hold_end();
 	return r;
 }

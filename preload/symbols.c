@@ -40,8 +40,7 @@ void real_ready(void)
 	__atomic_store_n(&last, lookup_last(), __ATOMIC_RELEASE);
 }
 
-/* Called by the jumps of process.c. */
-__attribute__((used, visibility("hidden"))) void real_jumps(void)
+void real_jumps(void)
 {
 	(void)REAL(vfork);
 	(void)REAL(clone);

@@ -393,6 +393,22 @@ void lane_void(struct lane *l, uint64_t pos, uint64_t n)
 	__atomic_store_n(header, record_header(pos, (uint32_t)n - 8, RECORD_VOID), __ATOMIC_RELEASE);
 }
 
+/* What a record that begins at pos leaves unused, because the lane's end is too near. */
+static uint32_t lane_pad(uint64_t pos, uint32_t extent)
+{
+	uint32_t rest = self.mask + 1 - (uint32_t)(pos & self.mask);
+
+	return extent > rest ? rest : 0;
+}
+
+/* It should grow before it is used that far, or for a record that long. */
+static bool lane_is_small(uint64_t used, uint32_t extent)
+{
+	uint32_t size = self.mask + 1;
+
+	return used > size / 2 || extent > size / 4;
+}
+
 uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos)
 {
 	uint32_t extent = record_extent(n);
@@ -400,15 +416,13 @@ uint8_t *lane_reserve_slow(uint32_t n, uint64_t *ret_pos)
 	for (;;) {
 		struct lane *l = self.lane;
 		uint32_t size = self.mask + 1;
-		uint64_t pos = l->reserve, pad = 0, used, tail = __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE);
+		uint64_t pos = l->reserve, pad = lane_pad(pos, extent), tail = __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE);
+		uint64_t used = pos + pad + extent - tail;
 		uint8_t *p;
 
-		if ((pos & self.mask) + extent > size)
-			pad = size - (pos & self.mask);
-		used = pos + pad + extent - tail;
 		if (used > size / 4)
 			ring_doorbell();
-		if ((used > size / 2 || extent > size / 4) && lane_grow(extent))
+		if (lane_is_small(used, extent) && lane_grow(extent))
 			continue;
 		if (used > size) {
 			lane_lose(l);
@@ -627,20 +641,21 @@ uint32_t visitor_vfork_child(void)
 
 void visitor_vfork_report(struct change c)
 {
-	uint32_t inner = change_size(&c), extent = record_extent(1 + varint_size(inner) + inner), size = self.mask + 1;
+	uint32_t inner = change_size(&c), extent = record_extent(1 + varint_size(inner) + inner);
 	struct lane *l = self.lane;
-	uint64_t used = l->reserve + extent - __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE);
+	uint64_t end = l->reserve + lane_pad(l->reserve, extent) + extent;
 
-	if ((l->reserve & self.mask) + extent > size)
-		used += size - (l->reserve & self.mask);
-	if (used > size / 2 || extent > size / 4) /* as in lane_reserve_slow() */
+	if (lane_is_small(end - __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE), extent))
 		lane_lose(l);
 	else
 		report_plain(c);
 }
 
+/* Also called by the jumps of process.c.  With CLONE_THREAD the pid is the same: there is
+ * nothing to tell apart. */
 void visitor_shares(uint64_t clone_flags)
 {
+	real_jumps();
 	if (clone_flags & CLONE_VM)
 		__atomic_fetch_or(&visitor_shared, clone_flags & (CLONE_VFORK | CLONE_THREAD) ? SHARED_WAITED_FOR : SHARED_BESIDE,
 				  __ATOMIC_SEQ_CST);

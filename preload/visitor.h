@@ -53,6 +53,8 @@ extern struct real_functions real;
 void real_find(void **slot);
 /* What was loaded up to now stays: the search ends there. */
 void real_ready(void);
+/* Finds where the jumps of process.c lead. */
+void real_jumps(void);
 
 #define REAL(name) (likely(real.name != NULL) ? real.name : (real_find((void **)&real.name), real.name))
 

@@ -487,7 +487,7 @@ static bool load_entry(struct model *m, enum table t, const struct bytes *b)
 	if (r == 0 && e) {
 		adopt(m, e);
 		if (awaited.p && e->owner && e->owner->agent == e)
-			process_await(e->owner, awaited, e->time_ns + 1);
+			process_await(e->owner, awaited, e->time_ns + 1); /* no earlier than that, and not 0 */
 	}
 	return r == 0;
 }
