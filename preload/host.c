@@ -63,22 +63,24 @@ static void host_wishes(uint32_t wish)
 	}
 }
 
-/* Until the engine's state is not `was`; under a strict filter, spinning. */
-static uint32_t host_wait(uint32_t was, uint64_t limit_ns)
+/* Until a word of the engine's is not `was`; under a strict filter, spinning. */
+static uint32_t word_wait(uint32_t *word, uint32_t was, uint64_t limit_ns)
 {
 	uint64_t until = now_ns() + limit_ns;
-	uint32_t state;
+	uint32_t value;
 
-	while ((state = __atomic_load_n(&host.state, __ATOMIC_ACQUIRE)) == was && now_ns() < until) {
-		struct timespec ts = { .tv_nsec = 50000000 };
+	while ((value = __atomic_load_n(word, __ATOMIC_SEQ_CST)) == was && now_ns() < until) {
+		struct timespec ts = { .tv_nsec = limit_ns < 50000000 ? (long)limit_ns : 50000000 };
 
 		if (sys_forbidden)
 			__builtin_ia32_pause();
 		else
-			sys4(SYS_futex, (long)&host.state, FUTEX_WAIT, was, (long)&ts);
+			sys4(SYS_futex, (long)word, FUTEX_WAIT, was, (long)&ts);
 	}
-	return state;
+	return value;
 }
+
+static uint32_t host_wait(uint32_t was, uint64_t limit_ns) { return word_wait(&host.state, was, limit_ns); }
 
 /* ---- the engine's thread ---- */
 
@@ -101,6 +103,7 @@ static int thread_start(void)
 
 	host.state = HOST_STARTING;
 	host.wish = HOST_GO;
+	host.writing = host.execs = 0; /* a fork may have copied them */
 	host.pid = (uint32_t)sys0(SYS_getpid);
 	host_joined = 0;
 	sigfillset(&all);
@@ -349,6 +352,25 @@ void host_again(bool was)
 {
 	if (was && !main_ended && thread_start() == 0)
 		host_wait(HOST_STARTING, START_NS);
+}
+
+bool host_exec_begin(void)
+{
+	if (sys_forbidden || !hosting()) /* a vfork child could not be told from us */
+		return false;
+	__atomic_add_fetch(&host.execs, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&host.writing, __ATOMIC_SEQ_CST))
+		word_wait(&host.writing, 1, HOST_EXEC_NS);
+	return true;
+}
+
+void host_exec_failed(bool was)
+{
+	if (!was)
+		return;
+	__atomic_sub_fetch(&host.execs, 1, __ATOMIC_SEQ_CST);
+	if (!sys_forbidden) /* it looks again by itself */
+		sys4(SYS_futex, (long)&host.execs, FUTEX_WAKE, 1, 0);
 }
 
 /* A thread is being created anyway: a safe place to become the host of a

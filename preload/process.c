@@ -244,6 +244,7 @@ void process_mounts_moved(void) { root_moved = true; }
 
 struct exec {
 	bool reported;
+	bool held;                 /* the engine of this process writes nothing meanwhile */
 	uint32_t child;            /* of vfork, which says so for its parent */
 };
 
@@ -262,11 +263,13 @@ static struct exec exec_called(const char *path, char *const *env)
 			visitor_vfork_report((struct change){ .kind = PROCESS_SPAWNED, .pid = e.child, .name = text_there(path),
 							      .value = text("vfork"), .flags = !keeps_visitor(env, false) });
 	}
+	e.held = host_exec_begin();
 	return e;
 }
 
 static int exec_failed(struct exec e, int r)
 {
+	host_exec_failed(e.held);
 	if (e.reported && reporting(GROUP_PROCESS))
 		REPORT(.kind = EXEC_FAILED, .error = (uint32_t)errno);
 	if (e.child && visitor_vfork_child() == e.child)

@@ -329,6 +329,10 @@ const char *env_value(char **env, const char *name);
 void host_finish(int status, bool known);
 bool host_step_aside(void);
 void host_again(bool was);
+/* Around exec: true when there was an engine here, which writes nothing until told
+ * that the exec has failed. */
+bool host_exec_begin(void);
+void host_exec_failed(bool was);
 void host_maybe(void);
 void host_thread_ends(void);
 /* This process may see other files by the same names from now on. */

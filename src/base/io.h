@@ -3,6 +3,7 @@
 #ifndef SNAPTRAIL_BASE_IO_H
 #define SNAPTRAIL_BASE_IO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -28,5 +29,9 @@ int io_pwrite_all(int fd, const void *p, size_t n, uint64_t at);
 int io_pread_all(int fd, void *p, size_t n, uint64_t at);
 /* fsync of a folder. */
 int io_sync_folder(const char *path);
+
+/* Told before and after writes that mean something only together; set once, before
+ * the first.  A recorder within a program keeps its exec from falling between them. */
+extern void (*io_together)(bool begin);
 
 #endif

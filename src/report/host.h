@@ -3,14 +3,19 @@
  *
  * Without a supervisor the visitor opens the engine module just before main
  * and gives it a thread.  The engine sets `state` and wakes its waiters; the
- * visitor sets `wish` and rings the board's bell. */
+ * visitor sets `wish` and rings the board's bell.
+ *
+ * An exec ends the engine's thread at whatever instruction it is.  So that no record
+ * is left half written, a thread that calls exec counts itself in `execs` and waits
+ * for `writing` to be 0, which is microseconds; the engine begins no record until the
+ * exec has failed.  Both have a limit (HOST_EXEC_NS, HOST_HELD_NS) and go on. */
 #ifndef SNAPTRAIL_REPORT_HOST_H
 #define SNAPTRAIL_REPORT_HOST_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#define HOST_ABI 1u
+#define HOST_ABI 2u
 
 enum host_state {
 	HOST_NONE = 0,
@@ -25,10 +30,15 @@ enum host_wish {
 	HOST_FINISH,    /* as ASIDE; the process ends with `status`, and with it the session if it was the last */
 };
 
+#define HOST_EXEC_NS 20000000u   /* a disk may be slow: then the record is torn */
+#define HOST_HELD_NS 1000000000u /* so may be an exec, over a network */
+
 struct host {
 	uint32_t abi;
 	uint32_t state;          /* futex word */
 	uint32_t wish;
+	uint32_t writing;        /* futex word: the engine is amid a record of the store */
+	uint32_t execs;          /* futex word: threads that are about to execute another program */
 	uint32_t pid, tid;       /* the process, and the engine's thread in it */
 	int32_t status;          /* as exit() was given it */
 	bool has_status;

@@ -31,7 +31,7 @@ static uint32_t header_crc(struct segment_header h)
 	return crc32c(0, &h, sizeof h);
 }
 
-static int create(struct segment *s, const char *folder, const char *ending)
+int segment_create_aside(struct segment *s, const char *folder)
 {
 	struct segment_header h = { .version = SEGMENT_VERSION };
 	struct timespec now;
@@ -41,7 +41,7 @@ static int create(struct segment *s, const char *folder, const char *ending)
 	if (getrandom(&s->file_id, sizeof s->file_id, 0) != sizeof s->file_id)
 		return fail(-errno, "getrandom: %s", strerror(errno));
 	snprintf(s->name, sizeof s->name, "%016llx", (unsigned long long)s->file_id);
-	s->path = xasprintf("%s/%s%s", folder, s->name, ending);
+	s->path = xasprintf("%s/%s.new", folder, s->name);
 	s->fd = io->open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (s->fd < 0) {
 		r = fail(-errno, "%s: %s", s->path, strerror(errno));
@@ -67,9 +67,6 @@ static int create(struct segment *s, const char *folder, const char *ending)
 	return 0;
 }
 
-int segment_create(struct segment *s, const char *folder) { return create(s, folder, ".seg"); }
-int segment_create_aside(struct segment *s, const char *folder) { return create(s, folder, ".new"); }
-
 int segment_appear(struct segment *s, bool sync)
 {
 	_cleanup_free_ char *aside = xstrdup(s->path);
@@ -85,19 +82,47 @@ int segment_appear(struct segment *s, bool sync)
 	return r;
 }
 
+/* Killed between open and rename: nothing is in it that was promised to anybody. */
+static void clear_one(const char *folder, const char *name)
+{
+	_cleanup_free_ char *path = xasprintf("%s/%s", folder, name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0)
+		return;
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		io->unlink(path);
+	close(fd);
+}
+
 void segment_clear_aside(const char *folder)
 {
 	struct dir d;
 
 	if (!dir_open(&d, folder))
 		return;
-	for (const char *name; (name = dir_next(&d));) {
-		_cleanup_free_ char *path = strlen(name) == 20 && strcmp(name + 16, ".new") == 0 ? xasprintf("%s/%s", folder, name) : NULL;
-
-		if (path)
-			io->unlink(path);
-	}
+	for (const char *name; (name = dir_next(&d));)
+		if (strlen(name) == 20 && strcmp(name + 16, ".new") == 0)
+			clear_one(folder, name);
 	dir_close(&d);
+}
+
+int segment_create(struct segment *s, const char *folder)
+{
+	int r = -ENOENT;
+
+	segment_clear_aside(folder);
+	for (unsigned tries = 0; r == -ENOENT && tries < 4; tries++) { /* one who clears up may come before our lock */
+		r = segment_create_aside(s, folder);
+		if (r < 0)
+			return r;
+		r = segment_appear(s, false);
+		if (r < 0) {
+			io->unlink(s->path);
+			segment_close(s);
+		}
+	}
+	return r;
 }
 
 /* Each record says in which segment it stands: the header is missed for little. */
@@ -231,6 +256,7 @@ int segment_append(struct segment *s, struct record_header *h, const void *meta,
 	h->reserved = 0;
 	h->crc = record_crc(*h, meta, payload);
 	pad = record_extent_bytes(h) - RECORD_HEADER_BYTES - h->meta_len - h->payload_len;
+	io_together(true);
 	r = io_pwrite_all(s->fd, meta, h->meta_len, body);
 	if (r == 0 && h->payload_len)
 		r = io_pwrite_all(s->fd, payload, h->payload_len, body + h->meta_len);
@@ -240,11 +266,11 @@ int segment_append(struct segment *s, struct record_header *h, const void *meta,
 		r = io_pwrite_all(s->fd, &h->crc, sizeof *h - RECORD_BEGIN_BYTES, at + RECORD_BEGIN_BYTES);
 	if (r == 0)
 		r = io_pwrite_all(s->fd, h, RECORD_BEGIN_BYTES, at);
-	if (r < 0) {
-		if (io->ftruncate(s->fd, (off_t)at) < 0)
-			s->failed = true;
+	if (r < 0 && io->ftruncate(s->fd, (off_t)at) < 0)
+		s->failed = true;
+	io_together(false);
+	if (r < 0)
 		return fail(r, "%s: %s", s->path, strerror(-r));
-	}
 	s->size = at + record_extent_bytes(h);
 	*ret_at = at;
 	return 0;

@@ -62,14 +62,15 @@ struct segment {
 	uint64_t ahead_at, ahead_end, read_end; /* where that lies; where the last small one that was read ended */
 };
 
-/* Makes a new segment for writing, locked. */
+/* Makes a new segment for writing, locked.  It has its header when it has its name:
+ * an exec, which ends a recorder at any instruction, leaves none that was never begun. */
 int segment_create(struct segment *s, const char *folder);
 /* The same under another name (`.new`), which no reader takes for a segment, until
  * segment_appear().  What nobody may see in part is made like that. */
 int segment_create_aside(struct segment *s, const char *folder);
 /* Syncs it if asked, and gives it its name. */
 int segment_appear(struct segment *s, bool sync);
-/* Removes what a killed writer left aside: nobody else may be writing aside. */
+/* Removes what killed writers left aside: what nobody holds locked. */
 void segment_clear_aside(const char *folder);
 /* Opens one for reading; its header is checked.  -EAGAIN: it has none yet, and
  * is left open so that segment_is_written() tells begun from torn.  A damaged header

@@ -115,6 +115,15 @@ def test_chains_of_exec_keep_one_session_and_one_process():
     snaptrail("verify")
 
 
+def test_an_exec_waits_for_the_record_that_is_written():
+    """It would end the engine's thread in its middle, and verify would speak of torn tails."""
+    for s in "abc":
+        assert plain(program("spoken"), "execs", "120", session=s).returncode == 0
+    for s in sessions():
+        assert s["exitCode"] == 0 and not s["lost"] and s["snapshots"] > 1, s
+    snaptrail("verify")
+
+
 def test_a_child_takes_over_when_the_host_has_ended():
     p = plain("sh", "-c", "(sleep 0.3; export LATE=1; /bin/true; touch done) >/dev/null 2>&1 &", session="s")
     assert p.returncode == 0

@@ -58,7 +58,8 @@ def snaptrail(*args, code=0, **kw):
     p = subprocess.run([SNAPTRAIL, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                        text=True, errors="surrogateescape", **kw)
     codes = code if isinstance(code, tuple) else (code,)
-    assert p.returncode in codes, "snaptrail %s gave %d: %s" % (" ".join(map(str, args)), p.returncode, p.stderr[-800:])
+    assert p.returncode in codes, "snaptrail %s gave %d: %s" % (" ".join(map(str, args)), p.returncode,
+                                                                (p.stderr or p.stdout)[-800:])
     return p.stdout
 
 

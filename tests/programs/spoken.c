@@ -11,7 +11,8 @@
  *   spoken marks       two marks and a value between
  *   spoken snapshot    a snapshot with tags, then waits for a line on stdin
  *   spoken hold        an agent at a task, a snapshot, then waits for a line on stdin
- *   spoken flood N     N snapshots asked for as fast as can be */
+ *   spoken flood N     N snapshots asked for as fast as can be
+ *   spoken execs N     asks for a snapshot, executes itself while that is made, N times */
 #include <snaptrail/report.h>
 
 #include <errno.h>
@@ -334,6 +335,20 @@ static void flood(int n)
 	}
 }
 
+static void execs(char **argv, int left)
+{
+	char next[16];
+
+	if (left == 0)
+		return;
+	snaptrail_report_snapshot("", NULL);
+	usleep((useconds_t)(left % 40) * 50);
+	snprintf(next, sizeof next, "%d", left - 1);
+	argv[2] = next;
+	execv("/proc/self/exe", argv);
+	failures++;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*run)(void); } parts[] = {
@@ -350,6 +365,8 @@ int main(int argc, char **argv)
 		return 3;
 	if (strcmp(argv[1], "flood") == 0 && argc == 3)
 		flood(atoi(argv[2]));
+	if (strcmp(argv[1], "execs") == 0 && argc == 3)
+		execs(argv, atoi(argv[2]));
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		if (strcmp(argv[1], parts[i].name) == 0)
 			parts[i].run();

@@ -340,7 +340,7 @@ static void what_was_durable_is_there_when_the_power_fails(void)
 			const char *wrong;
 
 			find_the_disk(n, (enum luck)luck);
-			wrong = look(n, false);
+			wrong = look(n, luck == ALL_OF_IT);
 			if (!wrong)
 				wrong = go_on();
 			if (wrong)
