@@ -1,13 +1,12 @@
-"""The unit tests once more, built in the test's own folder with the compiler's
+"""The unit tests once more, compiled in the test's own folder with the compiler's
 sanitizers: no data race, no bad address, nothing undefined.  What takes longest there
 is left to `./dev sanitize`."""
 import os
 import re
 import subprocess
+from multiprocessing.pool import ThreadPool
 
-from lib import SOURCE, limit, need, skip
-
-GENERATED = ["proto/%s.pb-c.%s" % (n, e) for n in ("store", "snaptrail") for e in "hc"]
+from lib import BUILD, SOURCE, limit, need, skip
 
 
 def knows(*flags):
@@ -25,13 +24,21 @@ def plainly():
 
 
 def tests_unit(*flags):
-    """The program of all suites, of these flags."""
+    """The program of all suites, of these flags, in this folder."""
     def step(*command):
-        p = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-        assert p.returncode == 0, "%s: %s" % (command[0], p.stdout[-800:])
-    step("env", "CONFIG_SHELL=/bin/sh", os.path.join(SOURCE, "configure"), "--quiet", "--disable-dependency-tracking", "CFLAGS=-O0 -g1 " + " ".join(flags))
-    step("make", "-s", "-j2", *GENERATED)
-    step("make", "-s", "-j2", "tests-unit")
+        p = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", cwd=BUILD)
+        assert p.returncode == 0, "%s: %s" % (command[0], p.stderr[-800:])
+        return p.stdout
+
+    def compile_one(source):
+        out = os.path.join(here, source.replace("/", "_") + ".o")
+        step(*cc, *flags, "-O0", "-g1", "-c", "-o", out, source)
+        return out
+    here = os.getcwd()
+    cc, libraries, sources, generated = map(str.split, step("make", "-s", "--no-print-directory", "say-unit").splitlines())
+    with ThreadPool(2) as two:
+        objects = two.map(compile_one, sources + generated, 1)
+    step(*cc, *flags, "-o", os.path.join(here, "tests-unit"), *objects, *libraries)
 
 
 def run(*groups, **options):
@@ -59,8 +66,8 @@ def suites():
 
 def check(*flags):
     need("make", "cc")
-    if not os.access(os.path.join(SOURCE, "configure"), os.X_OK):
-        skip("no configure in the source folder")
+    if not os.access(os.path.join(BUILD, "Makefile"), os.R_OK):
+        skip("not in the folder of a build")
     if not knows(*flags):
         skip("the compiler has no " + " ".join(flags))
     tests_unit(*flags)
@@ -76,4 +83,4 @@ def test_no_two_threads_race():
 def test_no_bad_address_and_nothing_undefined():
     check("-fsanitize=address,undefined")
     half, later = ("store_more", "model", "store"), ("store_calls", "store_index", "store_power")
-    run(" ".join(half), " ".join(n for n in suites() if n not in half + later), ASAN_OPTIONS="detect_leaks=1", UBSAN_OPTIONS="print_stacktrace=1")
+    run(" ".join(half), " ".join(n for n in suites() if n not in half + later), ASAN_OPTIONS="detect_leaks=1:quarantine_size_mb=8:malloc_context_size=8", UBSAN_OPTIONS="print_stacktrace=1")

@@ -1,4 +1,5 @@
 """Snapshots go out and come in: the original's files, our own, and what is neither."""
+import glob
 import gzip
 import hashlib
 import json
@@ -328,8 +329,7 @@ def test_a_killed_import_leaves_all_or_nothing():
         p = subprocess.Popen([SNAPTRAIL, "--store", store, "import", "in"], stdout=subprocess.DEVNULL)
         size = 0
         while p.poll() is None and size < 4096 * (i * 4 + 1):
-            folder = os.path.join(store, "segments")
-            size = sum(os.path.getsize(os.path.join(folder, n)) for n in os.listdir(folder)) if os.path.isdir(folder) else 0
+            size = sum(map(os.path.getsize, glob.glob(os.path.join(store, "segments", "*.seg"))))
         p.kill()
         p.wait()
         n = len(json.loads(run("--store", store, "ls", "d", "--json")[1] or "[]"))
