@@ -31,6 +31,20 @@ static uint32_t header_crc(struct segment_header h)
 	return crc32c(0, &h, sizeof h);
 }
 
+/* A file of a new name, locked.  False: one who clears up came before the lock. */
+static bool begin_aside(struct segment *s)
+{
+	s->fd = io->open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (s->fd < 0)
+		return true;
+	while (flock(s->fd, LOCK_EX) < 0 && errno == EINTR)
+		; /* who asks whether we write holds it for an instant */
+	if (access(s->path, F_OK) == 0 || errno != ENOENT)
+		return true;
+	close(s->fd);
+	return false;
+}
+
 int segment_create_aside(struct segment *s, const char *folder)
 {
 	struct segment_header h = { .version = SEGMENT_VERSION };
@@ -42,14 +56,13 @@ int segment_create_aside(struct segment *s, const char *folder)
 		return fail(-errno, "getrandom: %s", strerror(errno));
 	snprintf(s->name, sizeof s->name, "%016llx", (unsigned long long)s->file_id);
 	s->path = xasprintf("%s/%s.new", folder, s->name);
-	s->fd = io->open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	while (!begin_aside(s))
+		;
 	if (s->fd < 0) {
 		r = fail(-errno, "%s: %s", s->path, strerror(errno));
 		segment_close(s);
 		return r;
 	}
-	while (flock(s->fd, LOCK_EX) < 0 && errno == EINTR)
-		; /* a reader that asks whether we write holds it for an instant */
 	clock_gettime(CLOCK_REALTIME, &now);
 	memcpy(h.magic, SEGMENT_MAGIC, 8);
 	h.file_id = s->file_id;
@@ -109,18 +122,16 @@ void segment_clear_aside(const char *folder)
 
 int segment_create(struct segment *s, const char *folder)
 {
-	int r = -ENOENT;
+	int r;
 
 	segment_clear_aside(folder);
-	for (unsigned tries = 0; r == -ENOENT && tries < 4; tries++) { /* one who clears up may come before our lock */
-		r = segment_create_aside(s, folder);
-		if (r < 0)
-			return r;
-		r = segment_appear(s, false);
-		if (r < 0) {
-			io->unlink(s->path);
-			segment_close(s);
-		}
+	r = segment_create_aside(s, folder);
+	if (r < 0)
+		return r;
+	r = segment_appear(s, false);
+	if (r < 0) {
+		io->unlink(s->path);
+		segment_close(s);
 	}
 	return r;
 }

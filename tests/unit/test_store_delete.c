@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "store/segment.h"
 #include "store/store.h"
 
 void suite_store_delete(void);
@@ -373,6 +374,39 @@ static void a_reader_whose_segments_go_before_it_opens_them_finds_all(void)
 	temp_remove(&folder);
 }
 
+/* Between a new segment's open and its lock. */
+static int open_and_clear(const char *path, int flags, mode_t mode)
+{
+	int fd = io_system.open(path, flags, mode);
+
+	if (races && strstr(path, ".new")) {
+		char segments[100];
+
+		races--;
+		snprintf(segments, sizeof segments, "%s/segments", folder.path);
+		segment_clear_aside(segments);
+		CU_ASSERT_EQUAL(access(path, F_OK), -1);
+	}
+	return fd;
+}
+
+static void what_is_begun_aside_is_begun_again_when_it_is_cleared_away(void)
+{
+	struct store *s = fresh(STORE_DISK, "FiFiiFii");
+	uint64_t freed = 0;
+
+	CU_ASSERT_EQUAL(delete_some(s, (unsigned[]){ 1, 2 }, 2, NULL), 0);
+	racing = io_system;
+	racing.open = open_and_clear;
+	races = 2;
+	io = &racing;
+	CU_ASSERT_TRUE(store_compact(s, 0, &freed) == 0 && freed > 0);
+	io = &io_system;
+	CU_ASSERT_TRUE(races == 0 && kept_read_as_before(s));
+	store_close(s);
+	temp_remove(&folder);
+}
+
 void suite_store_delete(void)
 {
 	CU_pSuite s = CU_add_suite("store_delete", NULL, NULL);
@@ -384,4 +418,5 @@ void suite_store_delete(void)
 	TEST(s, a_deletion_cut_short_never_was);
 	TEST(s, a_segment_that_went_bad_is_not_compacted_away);
 	TEST(s, a_reader_whose_segments_go_before_it_opens_them_finds_all);
+	TEST(s, what_is_begun_aside_is_begun_again_when_it_is_cleared_away);
 }
