@@ -59,7 +59,8 @@ int segment_create_aside(struct segment *s, const char *folder)
 	while (!begin_aside(s))
 		;
 	if (s->fd < 0) {
-		r = fail(-errno, "%s: %s", s->path, strerror(errno));
+		r = -errno;
+		r = fail(r, "%s: %s", s->path, strerror(-r));
 		segment_close(s);
 		return r;
 	}
