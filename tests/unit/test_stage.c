@@ -114,12 +114,13 @@ static bool is_sound(const struct stage_header *h, size_t done, char *why, size_
 	struct seen r = look(h);
 	size_t hot = 0;
 
+	for (size_t i = 0; i < done; i++)
+		if (end_of_step(i) > r.end[steps[i].lane])
+			return snprintf(why, size, "step %zu was put and is not there", i), false;
 	for (size_t i = 0; i < STEPS; i++) {
 		bool taken = end_of_step(i) <= r.end[steps[i].lane];
 
 		hot += taken && steps[i].hot;
-		if (i < done && !taken)
-			return snprintf(why, size, "step %zu was put and is not there", i), false;
 		if (steps[i].hot ? r.has[i] && !taken : r.has[i] != taken)
 			return snprintf(why, size, "step %zu: there %d, taken %d", i, r.has[i], taken), false;
 	}

@@ -105,9 +105,11 @@ static void add_file(const char *path)
 {
 	struct stat st;
 
+	if (nfiles == FILES)
+		abort();
 	files[nfiles].path = strdup(path);
 	files[nfiles].fd = open(path, O_RDWR | O_CLOEXEC);
-	if (nfiles == FILES || files[nfiles].fd < 0 || fstat(files[nfiles].fd, &st) < 0 || st.st_size == 0)
+	if (files[nfiles].fd < 0 || fstat(files[nfiles].fd, &st) < 0 || st.st_size == 0)
 		abort();
 	files[nfiles].len = (size_t)st.st_size;
 	files[nfiles].data = malloc(files[nfiles].len);
