@@ -20,6 +20,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/io.h"
 #include "engine/heap.h"
 #include "engine/prepare.h"
 #include "engine/recorder.h"
@@ -233,6 +234,44 @@ static void be_a_guest(struct host *h)
 	h->tid = (uint32_t)syscall(SYS_gettid);
 }
 
+/* ---- the target's exec ---- */
+
+static struct host *target;
+
+static void wait_word(uint32_t *word, uint32_t was)
+{
+	struct timespec ts = { .tv_nsec = 10000000 };
+
+	syscall(SYS_futex, word, FUTEX_WAIT, was, &ts, NULL, 0);
+}
+
+static void writing(uint32_t yes)
+{
+	__atomic_store_n(&target->writing, yes, __ATOMIC_SEQ_CST);
+	if (!yes && __atomic_load_n(&target->execs, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &target->writing, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+/* Each says what it is about to do before it looks at what the other does. */
+static void keep_together(bool begin)
+{
+	uint64_t until = 0;
+	uint32_t execs;
+
+	writing(begin);
+	while (begin && (execs = __atomic_load_n(&target->execs, __ATOMIC_SEQ_CST))) {
+		if (until == 0)
+			until = mono_now_ns() + HOST_HELD_NS;
+		else if (mono_now_ns() > until)
+			return;
+		writing(0);
+		wait_word(&target->execs, execs);
+		writing(1);
+	}
+}
+
+/* ---- the whole ---- */
+
 static int run(struct host *h, struct plan *plan)
 {
 	struct recorder_options o = { .host = h, .control = -1 };
@@ -319,6 +358,8 @@ EXPORTED void snaptrail_engine_run(struct host *h)
 		return;
 	}
 	be_a_guest(h);
+	target = h;
+	io_together = keep_together;
 	r = run(h, h->plan);
 	if (h->others && h->wish == HOST_FINISH)
 		leave_to_command(h);

@@ -7,7 +7,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/io.h"
 #include "engine/look.h"
 #include "engine/sample.h"
 
@@ -46,50 +45,6 @@ void host_runs(struct host *h)
 	__atomic_store_n(&h->state, HOST_RUNNING, __ATOMIC_RELEASE);
 	syscall(SYS_futex, &h->state, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
-
-/* ---- the target's exec ---- */
-
-static struct host *target;
-
-static void wait_word(uint32_t *word, uint32_t was)
-{
-	struct timespec ts = { .tv_nsec = 10000000 };
-
-	syscall(SYS_futex, word, FUTEX_WAIT, was, &ts, NULL, 0);
-}
-
-static void writing(uint32_t yes)
-{
-	__atomic_store_n(&target->writing, yes, __ATOMIC_SEQ_CST);
-	if (!yes && __atomic_load_n(&target->execs, __ATOMIC_SEQ_CST))
-		syscall(SYS_futex, &target->writing, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-}
-
-/* Each says what it is about to do before it looks at what the other does. */
-static void keep_together(bool begin)
-{
-	uint64_t until = 0;
-	uint32_t execs;
-
-	writing(begin);
-	while (begin && (execs = __atomic_load_n(&target->execs, __ATOMIC_SEQ_CST))) {
-		if (until == 0)
-			until = mono_now_ns() + HOST_HELD_NS;
-		else if (mono_now_ns() > until)
-			return;
-		writing(0);
-		wait_word(&target->execs, execs);
-		writing(1);
-	}
-}
-
-void host_keeps_records_whole(struct host *h)
-{
-	target = h;
-	io_together = keep_together;
-}
-
-/* ---- showing itself ---- */
 
 /* In a target we are a thread of it, and say so once its process is known. */
 void host_show_thread(struct recorder *r)

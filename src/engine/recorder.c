@@ -336,8 +336,6 @@ int recorder_main(const struct recorder_options *o)
 		e = flush_start(&r->f, o->store, o->config, o->host != NULL);
 	if (e < 0)
 		never_began(r);
-	if (o->host)
-		host_keeps_records_whole(o->host);
 	if (e == 0 && o->host)
 		host_runs(o->host);
 	if (e == 0)

@@ -88,8 +88,6 @@ void requests_serve(struct recorder *r);
 
 uint32_t host_wish(struct recorder *r);
 void host_runs(struct host *h);
-/* An exec of the target's waits for the record that is being written. */
-void host_keeps_records_whole(struct host *h);
 void host_show_thread(struct recorder *r);
 /* True when the session is over with this recorder. */
 bool host_leaves(struct recorder *r);
