@@ -22,7 +22,7 @@ SAID = b"3 4\n%d\n" % LAST
 HOWS = ("ENOSPC", "EIO", "ENOMEM", "EMFILE", "EACCES", "EINTR", "SHORT")
 REASONS = {h: os.strerror(getattr(errno, h, 0)) for h in HOWS}
 ONCE = ("EINTR", "SHORT")  # nobody is interrupted for ever
-SOME = 10  # of each of us
+SOME = 15  # of each of us
 
 
 def inject(who, how, nth, again, session):

@@ -83,4 +83,5 @@ def test_no_two_threads_race():
 def test_no_bad_address_and_nothing_undefined():
     check("-fsanitize=address,undefined")
     half, later = ("store_more", "model", "store"), ("store_calls", "store_index", "store_power")
-    run(" ".join(half), " ".join(n for n in suites() if n not in half + later), ASAN_OPTIONS="detect_leaks=1:quarantine_size_mb=8:malloc_context_size=8", UBSAN_OPTIONS="print_stacktrace=1")
+    run(" ".join(half), " ".join(n for n in suites() if n not in half + later),
+        ASAN_OPTIONS="detect_leaks=1:quarantine_size_mb=8:malloc_context_size=8", UBSAN_OPTIONS="print_stacktrace=1")
